@@ -280,10 +280,11 @@ def with_neighbours(metric: Metric, services: Sequence[Values]) -> list[Values]:
     expected = within + extra
     weights, scales = expected[is_known] ** -2, expected[is_known] ** -1
     unlike = float(np.log(seen / expected[is_known]).var(ddof=1)) - float(polygamma(1, df / 2))
-    units = logs[is_known] / np.sqrt(seen * df)[:, None]
+    units = logs[is_known] / np.sqrt(seen * df / scales)[:, None]
+    products = units @ units.T if count < df else units.T @ units  # as large as there are services, or runs
     own = float((scales**2).sum())
     pairs = float(scales.sum()) ** 2 - own
-    together = float((((units.T * scales) @ units) ** 2).sum() - own) / pairs  # mean squared correlation
+    together = float((products**2).sum() - own) / pairs  # mean squared correlation
     together = max((together - 1.0 / df) / (1.0 - 1.0 / df), 0.0)
     held = df * expected**2 * weights.sum() ** 2 / (own + pairs * together) - df
     most = min(2.0 * _inverse_trigamma(unlike) if unlike > 0 else math.inf, PRIOR_DF + 2.0 * df)
