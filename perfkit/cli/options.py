@@ -236,11 +236,11 @@ class Workspace:
         return stored_ids(names, self.history())
 
 
-def progress(what: str) -> Callable[[int, int], None]:
-    """Says on a terminal, in a line that is rewritten, how many of so many are done, where these take a while."""
+def progress(what: str, least: int = PROGRESS_FROM) -> Callable[[int, int], None]:
+    """Says on a terminal, in a line that is rewritten, how many of so many (``least`` or more) are done."""
 
     def show(done: int, total: int) -> None:
-        if total >= PROGRESS_FROM and sys.stderr.isatty():
+        if total >= least and sys.stderr.isatty():
             click.echo(f"\r\033[K{done:,} of {total:,} {what}", err=True, nl=done == total)
 
     return show

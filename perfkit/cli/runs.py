@@ -29,6 +29,7 @@ from perfkit.cli.options import (
     console,
     format_option,
     in_workspace,
+    progress,
     run_names,
     say,
     scenario_option,
@@ -203,10 +204,7 @@ def sync(source: str, destination: str, dry_run: bool) -> int:
         click.echo(f"{len(maintenance.missing_runs(*stores))} runs to copy")
         return 0
 
-    def show_progress(done: int, total: int) -> None:
-        click.echo(f"\r{done} of {total} runs" + ("\n" if done == total else ""), nl=False, err=True)
-
-    synced = maintenance.sync(*stores, show_progress if sys.stderr.isatty() else None)
+    synced = maintenance.sync(*stores, progress("runs", least=1))
     for run_id, reason in synced.refused:
         say(f"✗ {run_id}: not copied: {reason}", err=True)
     for run_id in stores[0].unfinished():
