@@ -279,13 +279,15 @@ def _next_alarm(
             ((*look, True) for look in _modelled_looks(values, edges, modelled, share, shared)),
         )
         for at, split, p_value, by_model in merge(*looks, key=lambda look: look[0]):
+            tests = 1.0 if at < modelled else 2.0  # two tests share the budget
+            if tests * p_value > alpha:
+                continue
             stretches = [values[a:b] for a, b in pairwise([*edges, split])]
             window = values[split : at + 1]
             of_order = float(_spent(_rarity(stretches, window), at))
             if by_model and shared is not None and (model := shared.models[at - FIRST_WINDOW + 1]) is not None:
                 of_order /= max(model.concentration / RUNS_OF_ORDER, 1.0)
-            p_value = max(p_value, of_order)
-            p_value = min(p_value * (1.0 if at < modelled else 2.0), 1.0)  # two tests share the budget
+            p_value = min(tests * max(p_value, of_order), 1.0)
             if p_value <= alpha:
                 before, after = (float(np.median(part)) for part in (plain[edges[-1] : split], plain[split : at + 1]))
                 sd = _robust_sd(np.concatenate([stretch - np.median(stretch) for stretch in stretches]))
