@@ -148,7 +148,7 @@ class LiveView:
         if now.state in ("cleanup", "stopped") or (length is not None and now.elapsed_s >= length):
             about = ", its load is over; the requests are being summed up"
         title = f"{shorten(scenario.name, 60)}: {of}{about}"
-        place = f"{clock(now.elapsed_s)}{f' of {clock(length)}' if length else ''}; {profile.describe()}"
+        subtitle = f"{clock(now.elapsed_s)}{f' of {clock(length)}' if length else ''}; {profile.describe()}"
         load = f"of {profile.users}" if profile.users else ""
         if profile.is_open:
             load = f"in flight {now.in_flight}" + (f", {now.late} late" if now.late else "")
@@ -180,7 +180,9 @@ class LiveView:
         note = "So far, since the first request; times in ms, percentiles to 1 %."
         parts = [_services(requests.services(), note), *_errors(requests.errors), *self._earlier()]
         share = min(round(100 * now.elapsed_s / length), 100) if length else None
-        html = render("live.html.j2", title=title, place=place, share=share, tiles=tiles, charts=charts, parts=parts)
+        html = render(
+            "live.html.j2", title=title, subtitle=subtitle, share=share, tiles=tiles, charts=charts, parts=parts
+        )
         return Look(inlined(html), title, title)
 
     def _ended(self, text: str, *, ended: bool, notes: str = "") -> Look:
@@ -203,7 +205,7 @@ class LiveView:
                 advice, command = next_step(runs, self._store, self._options)
                 parts.append(Part("", Markup(""), f"Next: {advice}{':' if command else '.'}", command))
         parts += self._earlier()
-        html = render("live.html.j2", title=text, place=notes, share=None, tiles=[], charts=[], parts=parts)
+        html = render("live.html.j2", title=text, subtitle=notes, share=None, tiles=[], charts=[], parts=parts)
         return Look(inlined(html), f"perfkit run: {'ended' if ended else 'running'}", text, ended)
 
     def _earlier(self) -> list[Part]:
