@@ -62,7 +62,7 @@ def stall(service: str, ms: float, share: float) -> Change:
 
 def run_of(requests: pd.DataFrame, number: str, change: Change | None = None) -> Run:
     """A run of these requests, changed; its time of beginning is its own, and so is its number."""
-    rng = np.random.default_rng(int.from_bytes(number.encode(), "big") % 2**32)
+    rng = np.random.default_rng([*number.encode()])
     times = requests["response_time_ms"] if change is None else change(requests, rng)
     run = run_from_requests(requests.assign(response_time_ms=times), scenario="tails", number=number)
     arrays = {str(name): of.to_numpy() for name, of in times.groupby(requests["service"])}
