@@ -50,6 +50,7 @@ from perfkit.stats.shared_noise import (
     products,
     robust_scale,
     seen_correlation,
+    worth_of_others,
 )
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def shared_noise(histories: Sequence[ArrayLike], times: ArrayLike | None = None)
             by_chance = number * (number - 1) / (BLOCK - 1)
             together += number * number / (number + max(float(of_pairs.sum()) - number - by_chance, 0.0))
             correlation[end:] = median = float(np.median(np.concatenate(seen)))
-            worth[end:] = min(MEDIAN_EFFICIENCY * BLOCK * together, _worth_of_others(seen, median))
+            worth[end:] = min(MEDIAN_EFFICIENCY * BLOCK * together, _worth_of_all(seen, median))
             if together * BLOCK >= LEAST_DEVIATIONS:
                 rho = float(np.clip(median, 0.0, MOST_CORRELATION))
                 model = NoiseModel.learned(rests, rho, float(worth[end]), models[-1])
@@ -180,7 +181,7 @@ def shared_noise(histories: Sequence[ArrayLike], times: ArrayLike | None = None)
     return SharedNoise(correlation, worth, tuple(models))
 
 
-def _worth_of_others(seen: Sequence[Sequence[float]], median: float) -> float:
+def _worth_of_all(seen: Sequence[Sequence[float]], median: float) -> float:
     """How many runs of a series the correlation of others is worth: by how much it clearly differs among them."""
     known = [(float(np.median(own)), len(own)) for own in seen if own]
     by_chance = float(np.mean([EXCESS * (1.0 - median * median) / (BLOCK * blocks) for _, blocks in known]))
@@ -399,7 +400,7 @@ def _strengths(
     drawn = np.where(np.arange(end) < splits[:, None], drawn - (drawn.sum(1) / splits)[:, None], 0.0)
     none = np.zeros(len(rows))
     pool, worth = (none, none) if shared is None else (shared.correlation[splits], shared.worth[splits])
-    rho = _correlation(drawn, splits, pool, worth)
+    rho, worth = _correlation(drawn, splits, pool, worth)
     inflation = (1.0 + rho) / (1.0 - rho)
     runs = splits - len(edges) + 1
     df = DF_PER_RUN * runs / inflation
@@ -516,11 +517,16 @@ def _robust_sds(rest: Floats, counts: NDArray[np.intp]) -> Floats:
     return sds
 
 
-def _correlation(centred: Floats, counts: NDArray[np.intp], pool: Floats, worth: Floats) -> Floats:
-    """Lag-1 correlation of each row, shrunk towards what others show (`pool`, worth so many runs) and a prior."""
-    total = counts * seen_correlation(centred, counts) + PRIOR_CORRELATION_RUNS * PRIOR_CORRELATION + worth * pool
+def _correlation(centred: Floats, counts: NDArray[np.intp], pool: Floats, worth: Floats) -> tuple[Floats, Floats]:
+    """Lag-1 correlation of each row, shrunk towards what others show (`pool`, worth so many runs) and a prior.
+
+    With it what others are worth, which is less where a row clearly differs from them.
+    """
+    seen = seen_correlation(centred, counts)
+    worth = worth_of_others(seen, counts, pool, worth)
+    total = counts * seen + PRIOR_CORRELATION_RUNS * PRIOR_CORRELATION + worth * pool
     correlation: Floats = np.clip(total / (counts + PRIOR_CORRELATION_RUNS + worth), 0.0, MOST_CORRELATION)
-    return correlation
+    return correlation, worth
 
 
 def _spent(strength: Floats | float, at: NDArray[np.intp] | int) -> Floats:

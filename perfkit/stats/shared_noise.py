@@ -38,6 +38,7 @@ CONCENTRATIONS = (5.0, 15.0, 50.0, 150.0, 1000.0)  # runs that the shape of all 
 CUTS = (-3.0, -1.5, 1.5, 3.0)  # of deviations, between which series are compared
 DOUBT = 1.0  # nats by which runs must be likelier to have shares of their own
 FAR_OFF = 1e3  # standard deviations
+CLEARLY = 2.0  # standard errors by which a series' own correlation is higher than that of all: it counts alone
 WORTH_A_LOOK = 3.0  # nats of evidence
 MOST_CORRELATION = 0.8
 ROUNDS = 20  # of expectation and maximisation, which begin where they ended a block before
@@ -113,11 +114,14 @@ class NoiseModel:
             sd = robust_scale(rest[:at])
             drawn = np.clip(rest[:at], -2.5 * sd, 2.5 * sd)
             seen = float(seen_correlation((drawn - drawn.mean())[None], np.array([at]))[0])
-            rho = min(max((at * seen + self.worth * rho) / (at + self.worth), 0.0), MOST_CORRELATION)
-            spread = math.sqrt((1.0 - rho * rho) / (at + self.worth))
+            worth = float(worth_of_others(*np.array([[seen], [at], [rho], [self.worth]]))[0])
+            if not worth:
+                return -math.inf, at
+            rho = min(max((at * seen + worth * rho) / (at + worth), 0.0), MOST_CORRELATION)
+            spread = math.sqrt((1.0 - rho * rho) / (at + worth))
             before = _whitened(rest[None, :at] / sd, rho)[0, 1:]
-            worth = _concentration(_coarse(before)[None], self.shares, self.concentration)
-            own = _weights(_counts(before), self.weights, worth * self.weights, 3)
+            alike = _concentration(_coarse(before)[None], self.shares, self.concentration)
+            own = _weights(_counts(before), self.weights, alike * self.weights, 3)
         return found, at
 
 
@@ -183,6 +187,12 @@ def seen_correlation(centred: Floats, counts: NDArray[np.intp]) -> Floats:
     seen = np.where(power > 0.0, lagged / np.where(power > 0.0, power, 1.0) + 1.0 / counts, 0.0)
     unbiased: Floats = seen + 3.0 * np.maximum(seen, 0.0) / counts
     return unbiased
+
+
+def worth_of_others(seen: Floats, counts: NDArray[Any], pool: Floats, worth: Floats) -> Floats:
+    """How many runs the correlation of others is worth beside that of so many own runs: none if that is higher."""
+    found: Floats = np.where(seen - pool > CLEARLY * np.sqrt((1.0 - pool * pool) / counts), 0.0, worth)
+    return found
 
 
 def _whitened(rows: Floats, rho: float) -> Floats:
