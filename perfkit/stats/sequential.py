@@ -172,11 +172,11 @@ def shared_noise(histories: Sequence[ArrayLike], times: ArrayLike | None = None)
             number = len(rows)
             by_chance = number * (number - 1) / (BLOCK - 1)
             together += number * number / (number + max(float(of_pairs.sum()) - number - by_chance, 0.0))
-            correlation[end:] = median = float(np.median(np.concatenate(seen)))
+            median = float(np.clip(np.median(np.concatenate(seen)), -MOST_CORRELATION, MOST_CORRELATION))
+            correlation[end:] = median
             worth[end:] = min(MEDIAN_EFFICIENCY * BLOCK * together, _worth_of_all(seen, median))
             if together * BLOCK >= LEAST_DEVIATIONS:
-                rho = float(np.clip(median, 0.0, MOST_CORRELATION))
-                model = NoiseModel.learned(rests, rho, float(worth[end]), models[-1])
+                model = NoiseModel.learned(rests, max(median, 0.0), float(worth[end]), models[-1])
         models.append(model if model is not None else models[-1])
     return SharedNoise(correlation, worth, tuple(models))
 

@@ -138,6 +138,9 @@ def test_strange_series_beside_ordinary_ones_are_watched(rng):
     every[1], every[2, 40:], every[3], every[4] = 5.0, 0.0, np.nan, np.round(every[4], -1)
     every[5, ::2], every[6], every[7, 50:] = 1e-300, -every[6], every[7, 50:] * 1e6
     shared = shared_noise(every)
+    steps = shared_noise(np.linspace(1.0, 90.0, 80) + 0.01 * rng.normal(size=(3, 80)))
+    assert steps.worth.min() >= 0.0
+    assert np.abs(steps.correlation).max() < 1.0
     heard = [bool(watch_history(values, shared=shared).alarms) for values in every]
     assert heard[:8] == [False, False, True, False, False, False, False, True]
 
