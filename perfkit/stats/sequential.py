@@ -277,7 +277,7 @@ def _next_alarm(
         modelled = _modelled_from(values, first, shared)
         looks = (
             ((*look, False) for look in _looks(values, edges, begins, first, alpha, share, shared)),
-            ((*look, True) for look in _modelled_looks(values, edges, modelled, share, shared)),
+            ((*look, True) for look in _modelled_looks(values, edges, modelled, alpha, share, shared)),
         )
         for at, split, p_value, by_model in merge(*looks, key=lambda look: look[0]):
             tests = 1.0 if at < modelled else 2.0  # two tests share the budget
@@ -311,7 +311,7 @@ def _modelled_from(values: Floats, first: int, shared: SharedNoise | None) -> in
 
 
 def _modelled_looks(
-    values: Floats, edges: Sequence[int], begin: int, share: float, shared: SharedNoise | None
+    values: Floats, edges: Sequence[int], begin: int, alpha: float, share: float, shared: SharedNoise | None
 ) -> Iterator[tuple[int, int, float]]:
     """Looks at ``begin`` or later, as `_looks`, by the noise of all series."""
     edge = edges[-1]
@@ -322,11 +322,10 @@ def _modelled_looks(
     until = ats - FIRST_WINDOW + 1  # runs that may be of the level
     middles = _running_medians(values[edge : until[-1]], int(until[0]) - edge)
     rest = np.concatenate([values[a:b] - np.median(values[a:b]) for a, b in pairwise(edges)] or [values[:0]])
-    sds = np.empty(len(ats))
-    for i, (known, middle) in enumerate(zip(until.tolist(), middles.tolist(), strict=True)):
-        if i == 0 or known % RENEWED_SCALE == 0:
-            sd = robust_scale(np.concatenate([rest, values[edge:known] - middle]))
-        sds[i] = sd
+    renewed = np.flatnonzero((until % RENEWED_SCALE == 0) | (ats == ats[0]))
+    sizes = np.abs(_rest(values[: until[-1]], edges, middles[renewed], until[renewed]))
+    scales = 1.4826 * _medians(sizes, until[renewed])
+    sds = scales[np.searchsorted(renewed, np.arange(len(ats)), "right") - 1]
     padded = np.concatenate([np.full(LAST_WINDOW, np.nan), values])
     windows = sliding_window_view(padded, LAST_WINDOW)[ats + 1][:, ::-1] - middles[:, None]
     sds = np.maximum(sds, 1e-12 * np.abs(middles) + 1e-300)
@@ -343,7 +342,7 @@ def _modelled_looks(
         here = np.concatenate([rest, values[edge : at + 1] - middles[i]]) / sds[i]
         here[begins:] *= lost
         spending = (LEARN + SPENDING) / (np.arange(begins, at + 1) + SPENDING) ** 2
-        found, split = model.evidence(here, edge, begins, FIRST_WINDOW, spending)
+        found, split = model.evidence(here, edge, begins, FIRST_WINDOW, spending, math.log(2.0 / alpha) - SLACK)
         yield at, split, math.exp(-max(found + SLACK, 0.0))
 
 
@@ -412,9 +411,10 @@ def _strengths(
     sd, rho, inflation, df = sd[row], rho[row], inflation[row], df[row]
     of_window = inflation - 2.0 * rho * (1.0 - rho**length) / (length * (1.0 - rho) ** 2)  # mean of so few AR(1) values
     of_window += share * np.maximum(1.0 - length / WEEK, 0.0)  # errors of a pattern cancel over whole weeks
-    t = (means - level[row]) / (sd * np.sqrt(of_window / length + inflation / counts[row]))
-    # The normal value that is as rare as this t (Wallace 1959, doi:10.1214/aoms/1177706093)
-    strength = np.sqrt(df * np.log1p(t * t / df)) * (8.0 * df + 1.0) / (8.0 * df + 3.0)
+    with np.errstate(over="ignore"):  # after nothing but zeros
+        t = (means - level[row]) / (sd * np.sqrt(of_window / length + inflation / counts[row]))
+        # The normal value that is as rare as this t (Wallace 1959, doi:10.1214/aoms/1177706093)
+        strength = np.sqrt(df * np.log1p(t * t / df)) * (8.0 * df + 1.0) / (8.0 * df + 3.0)
     return splits[row], splits[row] + column, strength
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, logsumexp
+from scipy.special import gammaln
 
 if TYPE_CHECKING:
     from perfkit.stats.summary import Floats
@@ -40,6 +40,7 @@ DOUBT = 1.0  # nats by which runs must be likelier to have shares of their own
 FAR_OFF = 1e3  # standard deviations
 CLEARLY = 2.0  # standard errors by which a series' own correlation is higher than that of all: it counts alone
 WORTH_A_LOOK = 3.0  # nats of evidence
+ROUGH = 2.0  # nats that evidence over a quarter of the levels and scales may fall short by
 MOST_CORRELATION = 0.8
 ROUNDS = 20  # of expectation and maximisation, which begin where they ended a block before
 _REACH, _BIN = 16.0, 0.1
@@ -92,7 +93,9 @@ class NoiseModel:
         share = (coarse.sum(0) + 0.5) / (coarse.sum() + 0.5 * coarse.shape[1])
         return cls(weights, correlation, worth, share, _concentration(coarse, share))
 
-    def evidence(self, rest: Floats, begin: int, first: int, least: int, weights: Floats) -> tuple[float, int]:
+    def evidence(
+        self, rest: Floats, begin: int, first: int, least: int, weights: Floats, needed: float
+    ) -> tuple[float, int]:
         """How much more likely the runs are with a step than without, as a logarithm, and where the step begins.
 
         Parameters
@@ -105,54 +108,71 @@ class NoiseModel:
             Where a step may begin at the earliest, and how many runs it must have.
         weights
             A priori, of each run from ``first`` on at which it may begin.
+        needed
+            What is clearly less is not told apart from none.
         """
         own, rho, spread = self.weights, self.correlation, 0.0
+        roughly = _weighed(own, rho, spread, rest, begin, first, least, weights, (_LEVELS[1::2], _SCALES[::2]))
+        if roughly[0] < min(WORTH_A_LOOK, needed) - ROUGH:
+            return -math.inf, first
         for is_own in (False, True):
             found, at = _weighed(own, rho, spread, rest, begin, first, least, weights)
             if is_own or found < WORTH_A_LOOK:
                 break
             sd = robust_scale(rest[:at])
-            drawn = np.clip(rest[:at], -2.5 * sd, 2.5 * sd)
+            if not sd:
+                return -math.inf, at
+            drawn = np.clip(rest[:at] / sd, -2.5, 2.5)
             seen = float(seen_correlation((drawn - drawn.mean())[None], np.array([at]))[0])
             worth = float(worth_of_others(*np.array([[seen], [at], [rho], [self.worth]]))[0])
             if not worth:
                 return -math.inf, at
             rho = min(max((at * seen + worth * rho) / (at + worth), 0.0), MOST_CORRELATION)
             spread = math.sqrt((1.0 - rho * rho) / (at + worth))
-            before = _whitened(rest[None, :at] / sd, rho)[0, 1:]
+            before = _whitened(np.clip(rest[None, :at] / sd, -FAR_OFF, FAR_OFF), rho)[0, 1:]
             alike = _concentration(_coarse(before)[None], self.shares, self.concentration)
             own = _weights(_counts(before), self.weights, alike * self.weights, 3)
         return found, at
 
 
 def _weighed(
-    shape: Floats, rho: float, spread: float, rest: Floats, begin: int, first: int, least: int, weights: Floats
+    shape: Floats,
+    rho: float,
+    spread: float,
+    rest: Floats,
+    begin: int,
+    first: int,
+    least: int,
+    weights: Floats,
+    nodes: tuple[Floats, Floats] = (_LEVELS, _SCALES),
 ) -> tuple[float, int]:
     """As `NoiseModel.evidence`, of noise of this shape, the correlation known to a standard error of ``spread``."""
     count, density = len(rest), np.log(shape @ _DENSITIES).astype(np.float32)  # half of the digits, and of the time
     drawn = np.clip(rest, -FAR_OFF, FAR_OFF).astype(np.float32)
-    levels = min(4.2 * math.sqrt((1.0 + rho) / (1.0 - rho) / (count - begin)), 1.8) * _LEVELS
-    scales = min(3.0 / math.sqrt(count), 0.9) * _SCALES
+    levels = min(4.2 * math.sqrt((1.0 + rho) / (1.0 - rho) / (count - begin)), 1.8) * nodes[0]
+    scales = min(3.0 / math.sqrt(count), 0.9) * nodes[1]
     level, scale = (each.ravel().astype(np.float32) for each in np.meshgrid(levels, scales))
-    off = (drawn[:, None] - level * (np.arange(count) >= begin)[:, None]) * np.exp(-scale)
-    begins = slice(first, count - least + 1)
-    of_step, of_none, sizes = [], [], _SIZES[:, None].astype(np.float32)
+    off = drawn[:, None] * (narrowed := np.exp(-scale))
+    off[begin:] = (drawn[begin:, None] - level) * narrowed
+    number, sizes = count - least + 1 - first, _SIZES[:, None].astype(np.float32)
+    of_step, of_none = [], []
     for node, share in ((-1.732, 1 / 6), (0.0, 2 / 3), (1.732, 1 / 6)) if spread else ((0.0, 1.0),):
         near = min(max(rho + node * spread, 0.0), MOST_CORRELATION)
         lost = math.sqrt(1.0 - near * near)
         less = scale + math.log(lost)
-        shock: NDArray[Any] = np.vstack([off[:1], (off[1:] - near * off[:-1]) / lost])
-        without = np.zeros((count + 1, len(level)))
-        np.cumsum(_at(density, shock) - less, 0, out=without[1:])
+        shock: NDArray[Any] = np.concatenate([off[:1], (off[1:] - near * off[:-1]) / lost])
+        plain = _at(density, shock) - less
+        none = plain.sum(0, dtype=float)
+        of_none.append(math.log(share) + _log_of_sum(none))
         recent = shock[first:, None]
-        later = _at(density, recent - sizes * (1.0 - near) / lost) - less
-        at_first = _at(density, recent - sizes / lost) - less
-        with_step = without[first:count, None] + at_first + np.cumsum(later[::-1], 0)[::-1] - later
-        of_step.append(math.log(share) + _log_of_sum(with_step[: begins.stop - first]))
-        of_none.append(math.log(share) + _log_of_sum(without[-1]))
-    each = logsumexp(of_step, axis=0) - logsumexp(of_none) - math.log(len(_SIZES))
-    each += np.log(weights[: len(each)])[:, None]
-    return float(logsumexp(each)), first + int(each.max(1).argmax())
+        gained = _at(density, recent - sizes * (1.0 - near) / lost) - less - plain[first:, None]
+        at_first = _at(density, recent[:number] - sizes / lost) - less - plain[first : first + number, None]
+        with_step = np.cumsum(gained[::-1], 0)[::-1][:number] - gained[:number] + at_first
+        with_step += (none - _log_of_sum(none)).astype(np.float32)
+        of_step.append(of_none[-1] + _log_of_sum(with_step).astype(float))
+    each = np.logaddexp.reduce(of_step) - np.logaddexp.reduce(of_none) - math.log(len(_SIZES))
+    each += np.log(weights[:number])[:, None]
+    return float(_log_of_sum(each.ravel())), first + int(each.max(1).argmax())
 
 
 def around_levels(values: Floats) -> Floats:
