@@ -302,7 +302,8 @@ class RequestLoader:
     The frames that were used last stay in memory, up to `BYTES_KEPT` in this process.  Each call gives a copy.
     """
 
-    _kept: ClassVar[dict[RequestLoader, pd.DataFrame]] = {}  # the frame that was used last is the last
+    # Each frame with its bytes; the one that was used last is the last
+    _kept: ClassVar[dict[RequestLoader, tuple[pd.DataFrame, int]]] = {}
     _lock: ClassVar[Lock] = Lock()
 
     def __init__(
@@ -322,17 +323,16 @@ class RequestLoader:
 
     def __call__(self) -> pd.DataFrame:
         with self._lock:
-            frame = self._kept.pop(self, None)
-        if frame is None:
+            kept = self._kept.pop(self, None)
+        if kept is None:
             frame = self._read()
+            kept = frame, int(frame.memory_usage().sum())
+        frame, _ = kept
         with self._lock:
-            self._kept[self] = frame
-            sizes = {loader: int(kept.memory_usage().sum()) for loader, kept in self._kept.items()}
-            excess = sum(sizes.values()) - BYTES_KEPT
-            for loader, size in sizes.items():
-                if excess > 0:
-                    excess -= size
-                    del self._kept[loader]
+            self._kept[self] = kept
+            excess = sum(size for _, size in self._kept.values()) - BYTES_KEPT
+            while excess > 0:
+                excess -= self._kept.pop(next(iter(self._kept)))[1]
             is_kept = self in self._kept
         return frame.copy() if is_kept else frame
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
+import pandas as pd
 import pytest
 from samples import EPOCH, plain_stats, requests, run
 
@@ -211,6 +212,10 @@ def test_requests_are_read_once_and_given_as_copies(rng, tmp_path, monkeypatch):
     assert len(read) == 1
     size = int(whole.memory_usage().sum())
     monkeypatch.setattr("perfkit.runs.run_folder.BYTES_KEPT", int(2.5 * size))
+    sized = []
+    measure = pd.DataFrame.memory_usage
+    monkeypatch.setattr(pd.DataFrame, "memory_usage", lambda *given: sized.append(given) or measure(*given))
     for one in (*runs, runs[2], runs[0]):  # two frames fit: the third takes the place of the first
         assert len(one.requests())
     assert len(read) == 4
+    assert len(sized) == 3  # each frame once, or thousands of runs take a time that grows with their square
