@@ -1,4 +1,4 @@
-"""What a comparison finds of changes in the tail alone, where single runs are too short for p99.9.
+"""What a comparison finds of changes in the tail alone, where single runs are too short for p99 or p99.9.
 
     python benchmarks/tails.py                          simulated runs
     python benchmarks/tails.py --runs FOLDER            identical runs with their requests, each a file or folder of it
@@ -28,7 +28,7 @@ ALPHA = 0.01
 ORDERS = 2000  # of the runs, of which the permutation test draws
 SERVICES = {"api": (1000, 21.0, 0.35), "search": (550, 90.0, 0.45), "export": (200, 240.0, 0.3)}  # requests, ms, sd
 SECONDS, RUNS = 22.0, 33
-STALLS = ((200.0, 0.01), (500.0, 0.01), (500.0, 0.005))  # ms, share of the requests of one service
+STALLS = ((200.0, 0.01), (500.0, 0.01), (500.0, 0.005), (500.0, 0.02))  # ms, share of the requests of one service
 Pair = tuple[Sequence[Run], Sequence[Run]]
 Change = Callable[[pd.DataFrame, np.random.Generator], pd.Series]
 

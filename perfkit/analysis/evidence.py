@@ -59,8 +59,7 @@ from perfkit.stats.effect import (
     wilson,
 )
 from perfkit.stats.power import RequestDesign, RunDesign, requests_needed, requests_needed_for_limit
-from perfkit.stats.summary import TAIL_QUANTILE
-from perfkit.stats.tail import compare_tails, is_enough, is_of_tails, quantiles_of
+from perfkit.stats.tail import SCATTER, compare_tails, is_enough, is_of_tails, quantiles_of
 
 FEWEST = 6  # requests of a run behind an average that is judged, as for a median
 Stages = Mapping[str, tuple[str, str]]
@@ -98,10 +97,13 @@ class Hypothesis:
 
     @cached_property
     def tails(self) -> tuple[list[Tail], list[Tail]] | None:
-        """Of p99.9: the tails of both sides, where every run kept its own and their requests are enough together."""
+        """Of p99 and p99.9: the tails of both sides, where every run kept its own and they are enough together."""
+        quantile = self.metric.quantile
+        if quantile not in SCATTER:
+            return None
         before, after = ([stats.tail for stats in side if stats.tail is not None] for side in self.stats)
         are_kept = len(before) == len(self.baseline) and len(after) == len(self.candidate)
-        is_told = self.metric is Metric.P999 and are_kept and is_enough(before) and is_enough(after)
+        is_told = are_kept and is_enough(before, quantile) and is_enough(after, quantile)
         return (before, after) if is_told else None
 
 
@@ -159,7 +161,7 @@ def unknown_metrics(hypotheses: Sequence[Hypothesis], policy: Policy) -> Iterato
         if all(map(all, is_known)) or (by_evidence and (hypothesis.metric.value in policy.gating or hypothesis.tails)):
             continue
         kept = [[stats.tail is not None for stats in side] for side in hypothesis.stats]
-        if hypothesis.metric is Metric.P999 and not any(map(any, is_known)) and not all(map(all, kept)):
+        if hypothesis.metric.quantile in SCATTER and not any(map(any, is_known)) and not all(map(all, kept)):
             is_known = kept  # no run knows its own, and some lack what the others could tell together
         where = " and ".join(
             f"the {title}" if not any(side) else f"{side.count(False)} of {len(side)} runs of the {title}"
@@ -191,7 +193,9 @@ def by_evidence(
     levels = _levels(hypotheses, profile)
     effects = [effect_of(h, policy.confidence, profile, levels.get(number)) for number, h in enumerate(hypotheses)]
     tails = {
-        h.entry for h, effect in zip(hypotheses, effects, strict=True) if effect is not None and is_of_tails(effect)
+        h.entry
+        for h, effect in zip(hypotheses, effects, strict=True)
+        if h.metric is Metric.P999 and effect is not None and is_of_tails(effect)
     }
     tests = [
         (None if isinstance(h.limit, Objective) else (h.entry, h.metric, h.scope), *_by_direction(h.metric, effect))
@@ -262,8 +266,8 @@ def effect_of(
     if not isinstance(hypothesis.limit, Objective):
         if metric is Metric.ERROR_RATE:
             return compare_error_rates(before, after, confidence) if before is not None and after is not None else None
-        if values is None and (tails := hypothesis.tails) is not None:
-            return compare_tails(*tails, confidence)
+        if values is None and metric.quantile is not None and (tails := hypothesis.tails) is not None:
+            return compare_tails(metric.quantile, *tails, confidence)
         return compare_levels(metric, values, confidence) if values is not None else None
     amount, noise = hypothesis.limit.amount, None
     numbers: LevelArithmetic | RateArithmetic
@@ -291,10 +295,6 @@ def effect_of(
     return Effect(change, ci_low, ci_high, p_rise, p_fall, noise, numbers)
 
 
-def _is_of_tails(effect: Effect) -> bool:
-    return isinstance(effect.arithmetic, RateArithmetic) and effect.arithmetic.beyond_ms is not None
-
-
 def _too_few_requests(hypothesis: Hypothesis) -> bool:
     """The scatter of so few requests cannot tell their own mean's error (a test measures the false alarms)."""
     return any(stats.count is not None and stats.count < FEWEST for side in hypothesis.stats for stats in side)
@@ -310,8 +310,8 @@ def _judged(hypothesis: Hypothesis, effect: Effect, alpha: AlphaShare, policy: P
     pairs = None if is_limit else paired(hypothesis.baseline, hypothesis.candidate)
     baseline, candidate = hypothesis.stats
     tails = hypothesis.tails if is_of_tails(effect) else None
-    if tails is not None:
-        finding = unjudged_finding(hypothesis, *(float(quantiles_of(side, TAIL_QUANTILE)) for side in tails))
+    if tails is not None and metric.quantile is not None:
+        finding = unjudged_finding(hypothesis, *(float(quantiles_of(side, metric.quantile)) for side in tails))
     elif is_limit and isinstance(numbers, LevelArithmetic):
         finding = unjudged_finding(hypothesis, limit.amount, math.exp(numbers.means[1]))
     else:

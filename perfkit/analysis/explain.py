@@ -21,6 +21,7 @@ from perfkit.model.records import (
 )
 from perfkit.stats.effect import EXTRA_SD_WAVES
 from perfkit.stats.summary import BLOCKS
+from perfkit.stats.tail import counted_beyond
 
 
 def explain(comparison: Comparison, service: str, metric: str) -> str:
@@ -138,10 +139,12 @@ def _rates(finding: Finding, of: RateArithmetic, confidence: float) -> Iterator[
 
 
 def _tails(finding: Finding, of: RateArithmetic, beyond_ms: float, confidence: float) -> Iterator[str]:
-    yield "single runs are too short for p99.9: it is that of all runs of a side together"
+    name = Metric(finding.metric).title.removesuffix(" latency")
+    yield f"single runs are too short for {name}: it is that of all runs of a side together"
+    beyond = 100.0 * counted_beyond(sum(of.requests))
     interval = f"{finding.change:+.3f} % [{finding.ci_low:+.3f}, {finding.ci_high:+.3f}]"
     yield _step("change", f"{interval}, {confidence * 100:g} %, t = {of.quantile:.4f} (Woodruff's intervals, joined)")
-    yield _step("slow requests", f"those above {beyond_ms:.6g} ms, the p99.5 of both sides together")
+    yield _step("slow requests", f"those above {beyond_ms:.6g} ms, the p{beyond:.4g} of both sides together")
     for title, slow, requests, rate in zip(
         ("baseline", "candidate"), of.failed, of.requests, of.rates_pct, strict=True
     ):

@@ -210,7 +210,7 @@ def runs_for_tail(stats: Sequence[ServiceStats]) -> int | None:
     tails = [item.tail for item in stats if item.tail is not None]
     if len(tails) < len(stats) or all(item.value(Metric.P999) for item in stats):
         return None
-    return runs_enough(tails)
+    return runs_enough(tails, 0.999)
 
 
 def failures_of(stats: Sequence[ServiceStats]) -> Failures | None:

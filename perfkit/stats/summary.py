@@ -163,15 +163,12 @@ def _stats(
     )
 
 
-TAIL_QUANTILE = 0.999  # what is shown of the tails of runs together
-
-
-def runs_enough(tails: Sequence[Tail]) -> int | None:
-    """How many runs like these tell their p99.9 together, and how much larger another is; ``None``: none do."""
+def runs_enough(tails: Sequence[Tail], quantile: float) -> int | None:
+    """How many runs like these tell a quantile >= 0.95 together, and how much larger another is; ``None``: none do."""
     requests = sum(tail.requests for tail in tails)
     if not requests or not all(tail.latencies_ms[0] > 0 for tail in tails):
         return None
-    return math.ceil(requests_needed_for(TAIL_QUANTILE) * len(tails) / requests)
+    return math.ceil(requests_needed_for(quantile) * len(tails) / requests)
 
 
 def _tail(order: Floats, blocks: _Sums, not_slow: Any) -> Tail | None:
