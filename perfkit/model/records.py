@@ -806,7 +806,7 @@ class Finding:
 
     @property
     def is_of_tails(self) -> bool:
-        """Whether it is about all runs of a side together, because single ones are too short for p99.9."""
+        """Whether it is about all runs of a side together, because single ones are too short for the percentile."""
         rates = self.arithmetic.rates if self.arithmetic is not None else None
         return rates is not None and rates.beyond_ms is not None
 
