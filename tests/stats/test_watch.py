@@ -115,13 +115,11 @@ def test_outliers_of_all_series_do_not_hide_a_step_of_one(rng):
     assert together > alone
 
 
-def test_series_that_are_zero_in_half_of_the_runs_are_watched_beside_others(rng):
-    every = scenario(rng, WATCHED["normal"], 120)
-    zeros = np.maximum(every[:8] - np.quantile(every[:8], 0.55, axis=1, keepdims=True), 0.0)
-    zeros[:, 100:] += 50.0
-    shared = shared_noise([*every, *zeros])
-    for values in zeros:
-        assert watch_history(values, alpha=EACH, shared=shared).alarms[-1].raised_at >= 102
+def test_a_series_that_is_mostly_zero_is_no_evidence_by_the_noise_of_others(rng):
+    model = shared_noise(scenario(rng, WATCHED["normal"], 60)).models[-1]
+    for far in (8.0, 1e300):  # in standard deviations, of which zeros have none
+        rest = far * np.concatenate([np.tile([0.0, 0.0, 0.5], 30), np.full(20, 2.0)])
+        assert model.evidence(rest, 0, 80, 4, np.ones(31), 10.0)[0] < 3.0
 
 
 def test_what_a_scenario_was_told_never_depends_on_later_runs(rng):
