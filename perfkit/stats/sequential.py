@@ -389,7 +389,7 @@ def _strengths(
     # Most windows of a quiet history are not far, and half of the digits suffice to see that in half of the time
     unit, centre = max(float(np.ptp(values[:end])), float(least.max()), 1e-300), middles[0]
     about, level = (((each - centre) / unit).astype(np.float32) for each in (values[:end], middles))
-    rough = _noise(_rest(about, edges, level, splits), splits, least / unit) / lost
+    rough = np.maximum(_robust_sds(_rest(about, edges, level, splits), splits), least / unit) / lost  # at most
     rows = np.flatnonzero((is_there & _are_far(windows, unit * (0.999 * rough - 1e-6))).any(1))
     splits, counts, windows = splits[rows], splits[rows] - edge, windows[rows]
     rest = _rest(values[:end], edges, middles[rows], splits)
