@@ -277,7 +277,7 @@ def _next_alarm(
         modelled = _modelled_from(values, first, shared)
         looks = (
             ((*look, False) for look in _looks(values, edges, begins, first, alpha, share, shared)),
-            ((*look, True) for look in _modelled_looks(values, edges, modelled, alpha, share, shared)),
+            ((*look, True) for look in _modelled_looks(values, edges, modelled, share, shared)),
         )
         for at, split, p_value, by_model in merge(*looks, key=lambda look: look[0]):
             tests = 1.0 if at < modelled else 2.0  # two tests share the budget
@@ -311,7 +311,7 @@ def _modelled_from(values: Floats, first: int, shared: SharedNoise | None) -> in
 
 
 def _modelled_looks(
-    values: Floats, edges: Sequence[int], begin: int, alpha: float, share: float, shared: SharedNoise | None
+    values: Floats, edges: Sequence[int], begin: int, share: float, shared: SharedNoise | None
 ) -> Iterator[tuple[int, int, float]]:
     """Looks at ``begin`` or later, as `_looks`, by the noise of all series."""
     edge = edges[-1]
@@ -342,7 +342,7 @@ def _modelled_looks(
         here = np.concatenate([rest, values[edge : at + 1] - middles[i]]) / sds[i]
         here[begins:] *= lost
         spending = (LEARN + SPENDING) / (np.arange(begins, at + 1) + SPENDING) ** 2
-        found, split = model.evidence(here, edge, begins, FIRST_WINDOW, spending, math.log(2.0 / alpha) - SLACK)
+        found, split = model.evidence(here, edge, begins, FIRST_WINDOW, spending)
         yield at, split, math.exp(-max(found + SLACK, 0.0))
 
 

@@ -40,7 +40,6 @@ DOUBT = 1.0  # nats by which runs must be likelier to have shares of their own
 FAR_OFF = 1e3  # standard deviations
 CLEARLY = 2.0  # standard errors by which a series' own correlation is higher than that of all: it counts alone
 WORTH_A_LOOK = 3.0  # nats of evidence
-ROUGH = 2.0  # nats that evidence over a quarter of the levels and scales may fall short by
 MOST_CORRELATION = 0.8
 ROUNDS = 20  # of expectation and maximisation, which begin where they ended a block before
 _REACH, _BIN = 16.0, 0.1
@@ -93,9 +92,7 @@ class NoiseModel:
         share = (coarse.sum(0) + 0.5) / (coarse.sum() + 0.5 * coarse.shape[1])
         return cls(weights, correlation, worth, share, _concentration(coarse, share))
 
-    def evidence(
-        self, rest: Floats, begin: int, first: int, least: int, weights: Floats, needed: float
-    ) -> tuple[float, int]:
+    def evidence(self, rest: Floats, begin: int, first: int, least: int, weights: Floats) -> tuple[float, int]:
         """How much more likely the runs are with a step than without, as a logarithm, and where the step begins.
 
         Parameters
@@ -108,13 +105,8 @@ class NoiseModel:
             Where a step may begin at the earliest, and how many runs it must have.
         weights
             A priori, of each run from ``first`` on at which it may begin.
-        needed
-            What is clearly less is not told apart from none.
         """
         own, rho, spread = self.weights, self.correlation, 0.0
-        roughly = _weighed(own, rho, spread, rest, begin, first, least, weights, (_LEVELS[1::2], _SCALES[::2]))
-        if roughly[0] < min(WORTH_A_LOOK, needed) - ROUGH:
-            return -math.inf, first
         for is_own in (False, True):
             found, at = _weighed(own, rho, spread, rest, begin, first, least, weights)
             if is_own or found < WORTH_A_LOOK:
@@ -136,21 +128,13 @@ class NoiseModel:
 
 
 def _weighed(
-    shape: Floats,
-    rho: float,
-    spread: float,
-    rest: Floats,
-    begin: int,
-    first: int,
-    least: int,
-    weights: Floats,
-    nodes: tuple[Floats, Floats] = (_LEVELS, _SCALES),
+    shape: Floats, rho: float, spread: float, rest: Floats, begin: int, first: int, least: int, weights: Floats
 ) -> tuple[float, int]:
     """As `NoiseModel.evidence`, of noise of this shape, the correlation known to a standard error of ``spread``."""
     count, density = len(rest), np.log(shape @ _DENSITIES).astype(np.float32)  # half of the digits, and of the time
     drawn = np.clip(rest, -FAR_OFF, FAR_OFF).astype(np.float32)
-    levels = min(4.2 * math.sqrt((1.0 + rho) / (1.0 - rho) / (count - begin)), 1.8) * nodes[0]
-    scales = min(3.0 / math.sqrt(count), 0.9) * nodes[1]
+    levels = min(4.2 * math.sqrt((1.0 + rho) / (1.0 - rho) / (count - begin)), 1.8) * _LEVELS
+    scales = min(3.0 / math.sqrt(count), 0.9) * _SCALES
     level, scale = (each.ravel().astype(np.float32) for each in np.meshgrid(levels, scales))
     off = drawn[:, None] * (narrowed := np.exp(-scale))
     off[begin:] = (drawn[begin:, None] - level) * narrowed
@@ -225,7 +209,7 @@ def _bins(values: NDArray[Any]) -> NDArray[np.int32]:
 
 
 def _at(density: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
-    return density[_bins(values)]
+    return density.take(_bins(values))
 
 
 def _counts(values: Floats) -> Floats:
