@@ -118,8 +118,13 @@ def test_the_slow_commit_is_found_and_nothing_is_left(repository, capsys):
     folder, commits = repository
     build = f"{sys.executable} build.py"
     arguments = words(folder, commits[0], "--build", build)
-    assert main([*arguments, "--format", "json"], sys.stdout, sys.stderr) == 0, capsys.readouterr().err
-    result = json.loads(capsys.readouterr().out)
+    for _ in range(3):  # where the machine is busy a commit is left open; asked again, it is measured again
+        code = main([*arguments, "--format", "json"], sys.stdout, sys.stderr)
+        told = capsys.readouterr()
+        if code != 3:
+            break
+    assert code == 0, told.err
+    result = json.loads(told.out)
     assert [commit["id"] for commit in result["suspects"]] == [commits[3]]
     assert 0 < result["size"]["ci_low"] < result["size"]["change"] < result["size"]["ci_high"]
     assert result["size"]["verdict"] == "bad"
