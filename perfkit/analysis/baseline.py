@@ -85,7 +85,7 @@ def summarize_baseline(
         if metric is not Metric.ERROR_RATE
         and (each := np.array([item.value(metric) or 0.0 for item in stats])).min() > 0
     }
-    known = knowing_neighbours(stated)
+    moderated = knowing_neighbours(stated)
     for service, stats in of_services.items():
         for metric in Metric:
             if metric is Metric.ERROR_RATE:
@@ -104,10 +104,10 @@ def summarize_baseline(
                     BaselineLevel(service, metric.value, run_rates.size, rate, low, high, None, None, None, *bounds)
                 )
                 continue
-            if (service, metric) not in known:
+            if (service, metric) not in moderated:
                 continue
-            of_runs = known[service, metric].baseline
-            logs, noise = np.log(of_runs), noise_of(metric, known[service, metric])
+            of_runs = moderated[service, metric].baseline
+            logs, noise = np.log(of_runs), noise_of(metric, moderated[service, metric])
             t, middle = float(stdtrit(noise.df, 0.975)), float(logs.mean())
             half, next_half = t * noise.sd / logs.size**0.5, t * noise.sd * (1 + 1 / logs.size) ** 0.5
             steps = {"value": 0.0, "low": -half, "high": half, "next_low": -next_half, "next_high": next_half}

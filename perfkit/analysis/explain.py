@@ -1,6 +1,7 @@
 """The arithmetic of one verdict, step by step, so that a sceptic can redo it by hand.
 
-Every number is read from the finding and its `Arithmetic`; nothing is computed here.
+Every number is read from the finding and its `Arithmetic`; nothing is judged here, and nothing
+computed but what follows from them: the prior beside what the runs foretell, the percentile that counts slow requests.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def profile_of(scenario: str, runs: Sequence[Run]) -> NoiseProfile:
     Metrics that fewer than two of the runs can tell are left out, and so is the error rate, whose scatter a comparison
     learns from the counts.
     """
-    levels: dict[tuple[str, Metric], tuple[Metric, Values]] = {}
+    histories: dict[tuple[str, Metric], tuple[Metric, Values]] = {}
     runs_of_tail = {}
     for service in dict.fromkeys(name for run in runs for name in run.services):
         of_service = [run.services[service] for run in runs if service in run.services]
@@ -109,10 +109,10 @@ def profile_of(scenario: str, runs: Sequence[Run]) -> NoiseProfile:
             steps = steps_of_history(np.log([item.value(metric) or np.nan for item in stats]))
             prior = noise_prior(metric, (stats,), scatter_of_steps(steps))
             # Of the services together too, differences of neighbouring runs: drift and steps are no noise
-            levels[service, metric] = metric, Values(np.ones(steps.size), np.exp(steps), prior, paired=True)
-    known, variations = knowing_neighbours(levels), []
-    for service, metric in levels:
-        values = known[service, metric]
+            histories[service, metric] = metric, Values(np.ones(steps.size), np.exp(steps), prior, paired=True)
+    with_others, variations = knowing_neighbours(histories), []
+    for service, metric in histories:
+        values = with_others[service, metric]
         noise, (squares, df) = run_to_run(metric, (), values.prior), values.prior.history
         sizes = 100 * noise.sd, 100 * float(np.sqrt(values.prior.within_variance))
         variations.append(

@@ -147,8 +147,8 @@ def levels_of_tests(
             tails = {name for name, least in runs_of_tail.items() if n >= least}
             shares = zip(tests, alpha_shares(tests, gate, tails), strict=True)
             of_services = ((test, share) for test, share in shares if test[2] is Scope.SERVICE)
-            found = {(name, metric): policy.alpha * share for (name, metric, _), share in of_services}
-        levels.append(found)
+            alphas = {(name, metric): policy.alpha * share for (name, metric, _), share in of_services}
+        levels.append(alphas)
     return levels
 
 

@@ -181,9 +181,9 @@ class _Core:
     def takes(self, item: MetricChange) -> bool:
         if item.key in self.series:
             return False
-        if item.places is None:
+        if item.index_range is None:
             return self.distance(item) <= min(max(NEAR, REACHES * item.reach + self.leader.reach), FAR)
-        first, last = item.places
+        first, last = item.index_range
         around = max(NEAR, self.leader.reach)
         return self.distance(item) <= NEAR or first - around <= self.leader.change.index <= last + around
 

@@ -73,7 +73,8 @@ class MetricChange:
     metric: Metric
     change: ChangePoint
     reach: int = NEAR  # runs by which its place may be off (95 %)
-    places: tuple[int, int] | None = None  # first and last index at which it may have been; ``None``: not looked at
+    # first and last index at which it may have been; ``None``: not looked at
+    index_range: tuple[int, int] | None = None
 
     @property
     def key(self) -> Series:

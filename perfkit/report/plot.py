@@ -1117,9 +1117,10 @@ def calendar(history: History) -> go.Figure:
     kinds: dict[str, list[date]] = {}
     for day_of, runs in days.items():
         happened = events.get(day_of, [])
-        news = [event for event in happened if not history.is_acknowledged(event)]
+        unacknowledged = [event for event in happened if not history.is_acknowledged(event)]
         valid = any(history.runs[i].valid for i in runs)
-        kind = EVENT_WORDS[news[-1].kind] if news else "acknowledged" if happened else "runs" if valid else "invalid"
+        otherwise = "acknowledged" if happened else "runs" if valid else "invalid"
+        kind = EVENT_WORDS[unacknowledged[-1].kind] if unacknowledged else otherwise
         kinds.setdefault(kind, []).append(day_of)
     panels = Panels([""], row=7 * _DAY_PX, top=62, bottom=40)
     styles = {

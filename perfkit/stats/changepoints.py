@@ -170,13 +170,18 @@ def segment(values: ArrayLike, *, alpha: float = 0.01) -> Segmentation:
     )
 
 
+def robust_scale(rest: Floats) -> float:
+    """Median absolute deviation, as that of normal values; 0 of none."""
+    return 1.4826 * float(np.median(np.abs(rest))) if rest.size else 0.0
+
+
 def winsorise(values: Floats) -> tuple[Floats, float]:
     """Values drawn in to `CLIP` noise standard deviations around their running median, and that standard deviation.
 
     The noise is the median absolute difference of neighbours, which a few steps and spikes leave alone.
     """
     steps = np.diff(values)
-    sd = 1.4826 * float(np.median(np.abs(steps))) / math.sqrt(2.0)
+    sd = robust_scale(steps) / math.sqrt(2.0)
     if sd == 0.0:  # over half of the neighbours are equal
         sd = math.sqrt(float(np.mean(steps * steps)) / 2.0)
     if sd == 0.0:
@@ -203,7 +208,7 @@ def _clipped_variance(steps: Floats) -> float:
     if not steps.size:
         return 0.0
     size = np.abs(steps - np.median(steps))
-    scale = 1.4826 * float(np.median(size))
+    scale = robust_scale(size)
     return float(np.mean(np.square(np.minimum(size, 2.5 * scale) if scale > 0 else size)))
 
 
@@ -379,7 +384,7 @@ class _Series:
             return []
         levels = np.concatenate([np.full(b - a, np.median(self.raw[a:b])) for a, b in pairwise(edges)])
         rest = np.abs(self.raw - levels)
-        scale = max(1.4826 * float(np.median(rest)), self.sd)
+        scale = max(robust_scale(rest), self.sd)
         return [int(i) for i in np.nonzero(rest > OUTLIER * scale)[0]]
 
 
@@ -476,7 +481,7 @@ def drawn_in(values: ArrayLike) -> Floats:
     """
     every = np.asarray(values, float)
     off = every - np.median(every) if every.size else every
-    sd = 1.4826 * float(np.median(np.abs(off))) if every.size else 0.0
+    sd = robust_scale(off)
     if sd <= 1e-9 * float(np.abs(every).max(initial=0.0)):
         return normal_scores(every)
     scores: Floats = np.clip(off / sd, -ORDER_CLIP, ORDER_CLIP)

@@ -155,14 +155,14 @@ def _looks_of(days_of_runs: bytes, ends: tuple[int, ...]) -> _Looks:
     for row, (end, shift) in enumerate(zip(ends, shifts, strict=True)):
         if shift is None:
             continue
-        own = _numbers(days[:end], shift)
-        if (own != number[:end]).any() or number[end:].min(initial=own.max() + 1) <= own.max():
+        numbers = _numbers(days[:end], shift)
+        if (numbers != number[:end]).any() or number[end:].min(initial=numbers.max() + 1) <= numbers.max():
             shifts[row] = None
             apart.append(row)
             continue
-        every, week[row, :end] = _weekdays(own), _week_around(own)
-        runs[row] = np.bincount(every, minlength=WEEK)
-        weekday[row, :end] = np.where(runs[row, every] >= LEAST_OF_A_WEEKDAY, every, WEEK)
+        day_of_week, week[row, :end] = _weekdays(numbers), _week_around(numbers)
+        runs[row] = np.bincount(day_of_week, minlength=WEEK)
+        weekday[row, :end] = np.where(runs[row, day_of_week] >= LEAST_OF_A_WEEKDAY, day_of_week, WEEK)
         ranks = np.arange(1, 2 * np.count_nonzero(weekday[row] < WEEK))
         scores[row, ranks] = ndtri(ranks / (len(ranks) + 1))
     return _Looks(ends, number, tuple(shifts), tuple(apart), week, weekday, runs, scores)

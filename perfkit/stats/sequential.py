@@ -39,7 +39,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
-from perfkit.stats.changepoints import checked_history, drawn_in, rarity, relative_change_pct, segment
+from perfkit.stats.changepoints import checked_history, drawn_in, rarity, relative_change_pct, robust_scale, segment
 from perfkit.stats.season import LEAST_DAYS, WEEK, WeekdayPattern, days_since_1970, weekday_patterns
 from perfkit.stats.shared_noise import (
     BLOCK,
@@ -48,7 +48,6 @@ from perfkit.stats.shared_noise import (
     NoiseModel,
     around_levels,
     products,
-    robust_scale,
     seen_correlation,
     worth_of_others,
 )
@@ -158,7 +157,7 @@ def shared_noise(histories: Sequence[ArrayLike], times: ArrayLike | None = None)
             plain = np.log(plain) if (plain > 0).all() else plain
             block = plain[-int(known[-BLOCK:].sum()) :]
             rest = block - np.median(block)
-            if (sd := _robust_sd(rest)) > 0.0:
+            if (sd := _winsorised_sd(rest)) > 0.0:
                 rest = np.clip(rest, -CLIP_LEARNED * sd, CLIP_LEARNED * sd)
                 rest -= rest.mean()
                 own.append(float(seen_correlation(rest[None, :], np.array([len(rest)]))[0]))
@@ -226,13 +225,13 @@ def watch_history(
     ValueError
         ``alpha`` is out of range, the values are infinite or not one-dimensional, or there are not as many times.
     """
-    history, places = checked_history(values, alpha)
-    plain = history[places]
-    days = days_since_1970(_checked_times(times, history.shape))[places]
+    history, indices = checked_history(values, alpha)
+    plain = history[indices]
+    days = days_since_1970(_checked_times(times, history.shape))[indices]
     known = None
     if shared is not None:
-        models = tuple(shared.models[place // BLOCK] for place in places)
-        known = SharedNoise(shared.correlation[places], shared.worth[places], models)
+        models = tuple(shared.models[index // BLOCK] for index in indices)
+        known = SharedNoise(shared.correlation[indices], shared.worth[indices], models)
     edges, begin, alarms = [0], 0, list[Alarm]()
     if len(plain) >= LEARN + FIRST_WINDOW:  # it does not speak of early changes, but learns the level after them
         edges += (change.index for change in segment(plain[:LEARN], alpha=EARLY_ALPHA).changes)
@@ -242,10 +241,10 @@ def watch_history(
         while (alarm := _next_alarm(usual, edges, begin, alpha, share, known)) is not None:
             begin = alarm.raised_at + 1
             edges.append(alarm.index)
-            alarms.append(replace(alarm, raised_at=int(places[alarm.raised_at]), index=int(places[alarm.index])))
+            alarms.append(replace(alarm, raised_at=int(indices[alarm.raised_at]), index=int(indices[alarm.index])))
         begin = until
     least = max(LEARN - len(plain), LEAST_LEVEL - (len(plain) - edges[-1])) + FIRST_WINDOW
-    first = int(places[edges[-1]]) if edges[-1] < len(plain) else len(history)
+    first = int(indices[edges[-1]]) if edges[-1] < len(plain) else len(history)
     return Watch(tuple(alarms), len(plain), first, max(least, 0))
 
 
@@ -291,7 +290,7 @@ def _next_alarm(
             p_value = min(tests * max(p_value, of_order), 1.0)
             if p_value <= alpha:
                 before, after = (float(np.median(part)) for part in (plain[edges[-1] : split], plain[split : at + 1]))
-                sd = _robust_sd(np.concatenate([stretch - np.median(stretch) for stretch in stretches]))
+                sd = _winsorised_sd(np.concatenate([stretch - np.median(stretch) for stretch in stretches]))
                 step = abs(float(np.median(window) - np.median(stretches[-1])))
                 distance = step / sd if sd > 0.0 else math.inf
                 return Alarm(at, split, before, after, relative_change_pct(before, after), p_value, distance)
@@ -389,7 +388,7 @@ def _strengths(
     # Most windows of a quiet history are not far, and half of the digits suffice to see that in half of the time
     unit, centre = max(float(np.ptp(values[:end])), float(least.max()), 1e-300), middles[0]
     about, level = (((each - centre) / unit).astype(np.float32) for each in (values[:end], middles))
-    rough = np.maximum(_robust_sds(_rest(about, edges, level, splits), splits), least / unit) / lost  # at most
+    rough = np.maximum(_winsorised_sds(_rest(about, edges, level, splits), splits), least / unit) / lost  # at most
     rows = np.flatnonzero((is_there & _are_far(windows, unit * (0.999 * rough - 1e-6))).any(1))
     splits, counts, windows = splits[rows], splits[rows] - edge, windows[rows]
     rest = _rest(values[:end], edges, middles[rows], splits)
@@ -472,7 +471,7 @@ def _noise(rest: NDArray[Any], counts: NDArray[np.intp], least: Floats) -> Float
 
     Heavy tails add to the noise of a window what they add to that of the runs learned from.
     """
-    sd = np.maximum(_robust_sds(rest, counts), least)
+    sd = np.maximum(_winsorised_sds(rest, counts), least)
     drawn = _clipped(rest, CLIP * sd)
     off = drawn.sum(1) / counts
     noise: Floats = np.maximum(sd, np.sqrt(np.maximum(products(drawn, drawn) / counts - off * off, 0.0)))
@@ -502,11 +501,11 @@ def _running_medians(values: Floats, first: int) -> Floats:
     return np.array(middles)
 
 
-def _robust_sd(rest: Floats) -> float:
-    return float(_robust_sds(rest[None, :], np.array([len(rest)]))[0])
+def _winsorised_sd(rest: Floats) -> float:
+    return float(_winsorised_sds(rest[None, :], np.array([len(rest)]))[0])
 
 
-def _robust_sds(rest: Floats, counts: NDArray[np.intp]) -> Floats:
+def _winsorised_sds(rest: Floats, counts: NDArray[np.intp]) -> Floats:
     """Winsorised standard deviation of the so many values of each row, 0 where there is none; 0.95 is the variance that
     Gaussian values keep.
     """

@@ -25,6 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
+from perfkit.stats.changepoints import robust_scale
+
 if TYPE_CHECKING:
     from perfkit.stats.summary import Floats
 
@@ -78,17 +80,17 @@ class NoiseModel:
         cls, rests: Sequence[Floats], correlation: float, worth: float, before: NoiseModel | None
     ) -> NoiseModel | None:
         """From the deviations of each series (see `around_levels`); ``before`` is the model of a block ago."""
-        every = []
+        shocks = []
         for rest in rests:
             sd = robust_scale(rest)
             if rest.size and sd > 0.0:
-                every.append(_whitened(rest / sd, correlation)[:, 1:].ravel())
-        if len(every) < LEAST_SERIES:
+                shocks.append(_whitened(rest / sd, correlation)[:, 1:].ravel())
+        if len(shocks) < LEAST_SERIES:
             return None
         start = before.weights if before is not None else np.full(len(_DENSITIES), 1.0 / len(_DENSITIES))
-        counts = [_counts(rest) for rest in every]
+        counts = [_counts(rest) for rest in shocks]
         weights = _weights(np.sum(counts, axis=0), start, PRIOR_DEVIATIONS * _NORMAL, ROUNDS)
-        coarse = np.array([_coarse(rest) for rest in every])
+        coarse = np.array([_coarse(rest) for rest in shocks])
         share = (coarse.sum(0) + 0.5) / (coarse.sum() + 0.5 * coarse.shape[1])
         return cls(weights, correlation, worth, share, _concentration(coarse, share))
 
@@ -172,11 +174,6 @@ def around_levels(values: Floats) -> Floats:
     steps = np.abs(apart) / (sd * np.sqrt(sizes * (BLOCK - sizes) / BLOCK))
     kept: Floats = rest[steps.max(1) < STEP]
     return kept
-
-
-def robust_scale(rest: Floats) -> float:
-    """Median absolute deviation, as that of normal values."""
-    return 1.4826 * float(np.median(np.abs(rest))) if rest.size else 0.0
 
 
 def products(rows: Floats, others: Floats) -> Floats:

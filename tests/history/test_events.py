@@ -224,7 +224,7 @@ def test_alpha_is_shared_among_the_series_that_can_show_anything():
 
 
 def test_one_that_joined_before_a_nearer_event_began_goes_to_that_one():
-    wide = replace(moved(24, metric=Metric.P999, p=1e-12), places=(23, 28))
+    wide = replace(moved(24, metric=Metric.P999, p=1e-12), index_range=(23, 28))
     assert grouped(moved(28, service="b", p=1e-15), wide, moved(24, p=1e-10)) == [
         [("a", 24), ("a", 24)],
         [("b", 28)],
