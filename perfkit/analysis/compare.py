@@ -174,7 +174,7 @@ class Replay:
         """What made it a regression, invalid or inconclusive: each series or check once; empty for other verdicts."""
         verdict, findings = self.comparison.verdict, self.comparison.findings
         series = (
-            f"{Metric(item.metric).title} of {item.label}"
+            f"{item.title} of {item.label}"
             for item in findings
             if item.verdict is verdict and (item.gating or verdict is Verdict.REGRESSION)
         )

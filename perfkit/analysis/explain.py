@@ -1,12 +1,10 @@
 """The arithmetic of one verdict, step by step, so that a sceptic can redo it by hand.
 
-Every number is read from the finding and its `Arithmetic`; nothing is judged here, and nothing
-computed but what follows from them: the prior beside what the runs foretell, the percentile that counts slow requests.
+Every number is read from the finding and its `Arithmetic`; nothing is judged or computed here.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from perfkit.model.errors import SettingsError, did_you_mean
@@ -20,9 +18,6 @@ from perfkit.model.records import (
     RateArithmetic,
     Verdict,
 )
-from perfkit.stats.effect import EXTRA_SD_WAVES
-from perfkit.stats.summary import BLOCKS
-from perfkit.stats.tail import counted_beyond
 
 
 def explain(comparison: Comparison, service: str, metric: str) -> str:
@@ -47,8 +42,8 @@ def explain(comparison: Comparison, service: str, metric: str) -> str:
 
 def _steps(finding: Finding, comparison: Comparison) -> Iterator[str]:
     confidence = comparison.confidence
-    metric, numbers = Metric(finding.metric), finding.arithmetic
-    yield f"{finding.label}, {metric.title} ({finding.metric}){', absolute limit' if finding.objective else ''}"
+    numbers = finding.arithmetic
+    yield f"{finding.label}, {finding.title} ({finding.metric}){', absolute limit' if finding.objective else ''}"
     yield ""
     if numbers is None:
         raise SettingsError(
@@ -103,9 +98,10 @@ def _levels(finding: Finding, of: LevelArithmetic, paired: bool, confidence: flo
         yield _step("slow waves within the runs", f"exponent {of.persistence:+.3f}: {what}")
     beyond = f"what {of.services} services of these runs scatter" if of.services else "what is usual"
     error = "the error within a run"
-    if of.persistence is not None and of.measured and not of.services and of.within_sd:
-        foretold = of.within_sd * BLOCKS ** (min(max(of.persistence, 0.0), 1.0) / 2)
-        error = f"{math.sqrt(max(of.prior_sd**2 - EXTRA_SD_WAVES**2, 0.0)) / foretold:.3g} times what the runs foretell"
+    if of.prior_level is not None:
+        error = f"{of.prior_level:.3g} times what the runs foretell"
+    elif of.persistence is not None and of.measured and not of.services:
+        error = "what the runs foretell (this result does not record how many times that)"
     yield _step("prior s0", f"{of.prior_sd:.6f}, {of.prior_df:.4g} df: {error}, and {beyond} beyond it")
     squares = " + ".join(f"{part:.6e}" for part in of.squares) or "0"
     yield _step("scatter of the pairs" if paired else "scatter of the runs", f"SS = {squares}, {of.squares_df:g} df")
@@ -142,10 +138,10 @@ def _rates(finding: Finding, of: RateArithmetic, confidence: float) -> Iterator[
 def _tails(finding: Finding, of: RateArithmetic, beyond_ms: float, confidence: float) -> Iterator[str]:
     name = Metric(finding.metric).title.removesuffix(" latency")
     yield f"single runs are too short for {name}: it is that of all runs of a side together"
-    beyond = 100.0 * counted_beyond(sum(of.requests))
+    beyond = "a percentile (this result does not record which)" if of.beyond is None else f"the p{100 * of.beyond:.4g}"
     interval = f"{finding.change:+.3f} % [{finding.ci_low:+.3f}, {finding.ci_high:+.3f}]"
     yield _step("change", f"{interval}, {confidence * 100:g} %, t = {of.quantile:.4f} (Woodruff's intervals, joined)")
-    yield _step("slow requests", f"those above {beyond_ms:.6g} ms, the p{beyond:.4g} of both sides together")
+    yield _step("slow requests", f"those above {beyond_ms:.6g} ms, {beyond} of both sides together")
     for title, slow, requests, rate in zip(
         ("baseline", "candidate"), of.failed, of.requests, of.rates_pct, strict=True
     ):

@@ -446,8 +446,7 @@ class SlowDrift:
             size = "from zero" if finding.change is None else f"{finding.change:+.1f}"
             has_interval = finding.ci_low is not None and finding.ci_high is not None
             interval = f" [{finding.ci_low:+.1f}, {finding.ci_high:+.1f}]" if has_interval else ""
-            title = Metric(finding.metric).title
-            sizes.append(f"{title} of {finding.label} {size} {finding.change_unit}{interval}")
+            sizes.append(f"{finding.title} of {finding.label} {size} {finding.change_unit}{interval}")
         more = f" and {len(self.worse) - 4} more" if len(self.worse) > 4 else ""
         return f"Slow drift: against {of}, the current level ({current}) is worse: {', '.join(sizes)}{more}."
 

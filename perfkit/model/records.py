@@ -651,6 +651,9 @@ class LevelArithmetic:
     floor_sd: Size = 0.0
     services: Count = 0  # services of the same runs that told of the prior; 0 where none did
     persistence: float | None = None  # how much of it is in slow waves, where all runs can tell (`NoisePrior`)
+    # prior_level: where the prior is what the runs foretell: how many times that is expected; ``None``: it is not, or
+    # an older version wrote this
+    prior_level: Size | None = None
 
     def __post_init__(self) -> None:
         if not self.error > 0:
@@ -686,7 +689,10 @@ class RateArithmetic:
     df: Size
     quantile: Size
     limit: Share | None = None  # the share that is allowed
+    # beyond_ms, beyond: of a tail the latency from which on requests are slow, and the quantile of both sides together
+    # that it is; ``None`` where no tail is compared (`beyond`: or an older version wrote this)
     beyond_ms: Size | None = None
+    beyond: Share | None = None
 
     @property
     def rates_pct(self) -> tuple[float, ...]:
@@ -809,6 +815,12 @@ class Finding:
         """Whether it is about all runs of a side together, because single ones are too short for the percentile."""
         rates = self.arithmetic.rates if self.arithmetic is not None else None
         return rates is not None and rates.beyond_ms is not None
+
+    @property
+    def title(self) -> str:
+        """What was compared, as people say it: ``p95 latency``, or ``p99 of all runs`` (of a side, together)."""
+        title = Metric(self.metric).title
+        return f"{title.removesuffix(' latency')} of all runs" if self.is_of_tails else title
 
     @property
     def change(self) -> float | None:

@@ -419,7 +419,7 @@ def finding_html(finding: Finding) -> str:
         ("runs needed", finding.runs_needed),
         ("gating", "yes" if finding.gating else "no"),
     ]
-    return _page(f"{finding.label}, {Metric(finding.metric).title}", facts, notes=finding.warnings)
+    return _page(f"{finding.label}, {finding.title}", facts, notes=finding.warnings)
 
 
 def verdict_banner(comparison: Comparison, title: str | None = None) -> Html:

@@ -182,12 +182,10 @@ def _stacked(columns: Sequence[Column]) -> tuple[tuple[str, str, str], ...]:
 def finding_row(finding: Finding) -> Row:
     """What every outlet says of a finding; ``settle`` is ``~`` where more runs would not settle it."""
     mde, unit, runs = finding.min_detectable, finding.change_unit, finding.runs_needed
-    short = SHORT_METRICS.get(finding.metric, finding.metric)
-    of_all = f"{short} of all runs"  # of a side, together
     cells = {
         "service": finding.label,
-        "metric": of_all if finding.is_of_tails else Metric(finding.metric).title,
-        "metric_short": of_all if finding.is_of_tails else short,
+        "metric": finding.title,
+        "metric_short": finding.title if finding.is_of_tails else SHORT_METRICS.get(finding.metric, finding.metric),
         # What an absolute limit is compared with is the limit, and not what the baseline measured
         "before": ("≤ " if Metric(finding.metric).worse > 0 else "≥ ") * finding.objective
         + format_value(finding.metric, finding.baseline),
@@ -506,7 +504,7 @@ def _service_changes(comparison: Comparison, verdict: Verdict) -> Iterator[tuple
             effect = f"{format_change(finding)}{interval}"
             if finding.objective:
                 effect = f"{format_value(finding.metric, finding.candidate)}, {finding.limit} allowed"
-            effects.append(f"{Metric(finding.metric).title} {effect}")
+            effects.append(f"{finding.title} {effect}")
         change = "misses its objective" if all(f.objective for f in findings) else EVENT_WORDS[verdict.value]
         what = f"{shorten(service, 60)} {change}"
         yield verdict, f"{what}: {', '.join(effects)}{and_more(len(findings) - len(effects))}."
@@ -584,7 +582,7 @@ def footnotes(comparison: Comparison) -> tuple[str, ...]:
                 groups.setdefault(warning, []).append(finding)
     notes = []
     for warning, findings in groups.items():
-        metric, count = Metric(findings[0].metric).title, len(findings)
+        metric, count = findings[0].title, len(findings)
         services, metrics = {finding.label for finding in findings}, {finding.metric for finding in findings}
         subject = f"{count} findings"
         if len(services) == 1:
@@ -618,7 +616,7 @@ def _to_settle(comparison: Comparison, written: Callable[[str], str]) -> str:
     if not questions:
         return ""
     first = questions[0]
-    name = f"{Metric(first.metric).title} of {written(shorten(first.label, 60))}"
+    name = f"{first.title} of {written(shorten(first.label, 60))}"
     why = next((f" ({written(text)})" for text in first.warnings if text not in gap_texts(comparison)), "")
     text = settle(first)
     advice = f"About {text} would settle {name}." if text else f"More runs like these cannot settle {name}{why}."

@@ -427,9 +427,7 @@ def effects_chart(findings: tuple[Finding, ...], total: int) -> PngChart:
         _legend(figure, findings, height)
 
     worst = [finding for finding in findings if finding.verdict is Verdict.REGRESSION][:3]
-    named = "; ".join(
-        f"{shorten(f.label, 40)} {Metric(f.metric).title} {format_change(f)} {format_interval(f)}" for f in worst
-    )
+    named = "; ".join(f"{shorten(f.label, 40)} {f.title} {format_change(f)} {format_interval(f)}" for f in worst)
     shown = f"{len(findings)} of {total}" if total > len(findings) else f"{total}"
     return _png(height, f"Chart of {shown} effects with their intervals beside the tolerances. {named}".strip(), draw)
 

@@ -449,7 +449,7 @@ def forest(comparison: Comparison, *, service: Services = None) -> go.Figure:
     counts = [(verdict, sum(finding.verdict is verdict for finding in findings)) for verdict in Verdict]
     summary = ", ".join(f"{count} {VERDICT_WORDS[verdict]}" for verdict, count in counts if count)
     bad = [
-        f"{shorten(finding.label, 60)} {Metric(finding.metric).title} {format_change(finding)}"
+        f"{shorten(finding.label, 60)} {finding.title} {format_change(finding)}"
         for finding in comparison.by_verdict(Verdict.REGRESSION)[:5]
     ]
     listed = f" Regressions: {'; '.join(bad)}." if bad else ""
@@ -562,7 +562,7 @@ def _effects(panels: Panels, index: int, verdict: Verdict, rows: Sequence[tuple[
 
 def _effect_hover(finding: Finding) -> str:
     lines = [
-        f"<b>{label(finding.label, 60)}</b> · {Metric(finding.metric).title}",
+        f"<b>{label(finding.label, 60)}</b> · {finding.title}",
         f"{finding_text(finding)}: {format_change(finding)} {format_interval(finding)}",
         f"{format_value(finding.metric, finding.baseline)} → {format_value(finding.metric, finding.candidate)}",
     ]

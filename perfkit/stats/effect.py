@@ -117,6 +117,13 @@ class NoisePrior:
     persistence: float | None = None
     neighbours: Neighbours | None = None
 
+    def level(self, df_of_scatter: float) -> float | None:
+        """How many times what runs foretell that show their slow waves is expected; ``None`` of others."""
+        of_neighbours = self.neighbours is not None and self.neighbours.df > PRIOR_DF
+        if of_neighbours or not self.measured or self.persistence is None:
+            return None
+        return float(TYPICAL + CAUTION * 0.5**df_of_scatter)
+
     def noise(self, metric: Metric, df_of_scatter: float = 0.0) -> Noise:
         """The noise to expect of a run, where the scatter seen has so many degrees of freedom.
 
@@ -125,15 +132,14 @@ class NoisePrior:
         intervals that say nothing (at a half, from -100 % to 10^17 %).
         """
         extra, df, waves = PRIOR_SD[metric], PRIOR_DF_ASSUMED, min(max(self.persistence or 0.0, 0.0), 1.0)
-        level = 1.0
+        level = self.level(df_of_scatter)
         if self.measured:
             extra, df = EXTRA_SD, PRIOR_DF
-        if self.neighbours is not None and self.neighbours.df > df:
-            extra, df, waves = self.neighbours.extra_sd, self.neighbours.df, 0.0
-        elif self.measured and self.persistence is not None:
+        if level is not None:
             extra, df = EXTRA_SD_WAVES, min(LEAST_PRIOR_DF + TRUST * df_of_scatter, MOST_PRIOR_DF)
-            level = TYPICAL + CAUTION * 0.5**df_of_scatter
-        variance = self.within_variance * BLOCKS**waves * level**2 + extra**2
+        elif self.neighbours is not None and self.neighbours.df > df:
+            extra, df, waves = self.neighbours.extra_sd, self.neighbours.df, 0.0
+        variance = self.within_variance * BLOCKS**waves * (level or 1.0) ** 2 + extra**2
         return Noise(float(np.sqrt(variance)), max(df / (1.0 + DISTRUST * waves), 1.0 - df_of_scatter))
 
 
@@ -353,6 +359,7 @@ def level_arithmetic(
         floor_sd=math.sqrt(prior.floor),
         services=neighbours.services if neighbours is not None and neighbours.df == scatter.expected.df else 0,
         persistence=prior.persistence,
+        prior_level=prior.level(scatter.df + prior.history[1]),
     )
 
 
@@ -399,11 +406,12 @@ def rate_arithmetic(
     quantile: float,
     limit: float | None = None,
     beyond_ms: float | None = None,
+    beyond: float | None = None,
 ) -> RateArithmetic:
     """The numbers of a test of error rates, or of the share of requests beyond a latency."""
     failed = tuple(round(float(side.failed.sum())) for side in sides)
     counts = tuple(round(float(side.counts.sum())) for side in sides)
-    return RateArithmetic(failed, counts, factor, df, quantile, limit, beyond_ms)
+    return RateArithmetic(failed, counts, factor, df, quantile, limit, beyond_ms, beyond)
 
 
 def _mid_p_larger(lesser: Failures, larger: Failures) -> float:

@@ -75,7 +75,7 @@ def compare_tails(quantile: float, baseline: Sequence[Tail], candidate: Sequence
         ci_high,
         rise_of_rates(before, after, factor, df),
         rise_of_rates(after, before, factor, df),
-        arithmetic=rate_arithmetic((before, after), factor, df, t, beyond_ms=threshold),
+        arithmetic=rate_arithmetic((before, after), factor, df, t, beyond_ms=threshold, beyond=beyond),
     )
 
 

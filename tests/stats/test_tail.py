@@ -14,7 +14,7 @@ from perfkit.analysis.noise_profile import profile_of, runs_for_tail
 from perfkit.analysis.power import detectable, levels_of_tests
 from perfkit.model.records import Tail
 from perfkit.model.serialization import comparison_from_document, stats_contradiction
-from perfkit.report.findings import finding_row
+from perfkit.report.findings import finding_row, headlines
 from perfkit.stats.tail import compare_tails, counted_beyond, is_enough, quantiles_of
 
 REQUESTS, LENGTH_S = 800, 60.0
@@ -111,6 +111,19 @@ def test_a_comparison_finds_a_stall_that_averages_do_not_show(comparison):
     assert "failed" not in text
     rows = {f.metric: finding_row(f).cells["metric"] for f in comparison.findings}
     assert (rows[Metric.P999], rows[Metric.P99]) == ("p99.9 of all runs", "p99 latency")
+    assert f"p99.9 of all runs +{finding.change_pct:.0f} %" in headlines(comparison)[0]  # of mail, comment and message
+
+
+def test_what_an_explanation_shows_stands_in_the_result_and_older_ones_do_not_record_it(comparison):
+    document = comparison.to_dict()
+    assert "0.87 times what the runs foretell, and what is usual" in explain(comparison, "api", "avg")
+    for finding in document["findings"]:
+        for numbers in filter(None, (finding["arithmetic"]["levels"], finding["arithmetic"]["rates"])):
+            numbers.pop("prior_level", None)
+            numbers.pop("beyond", None)
+    older = comparison_from_document(document, "test")
+    assert "what the runs foretell (this result does not record how many times that)" in explain(older, "api", "avg")
+    assert "a percentile (this result does not record which) of both sides" in explain(older, "api", "p999")
 
 
 def test_p99_of_short_runs_is_that_of_all_runs_of_a_side(rng):
