@@ -13,8 +13,7 @@ from datetime import datetime
 
 from perfkit.model.errors import PerfkitError
 from perfkit.model.records import OTHER_KINDS, ErrorKind, Run, ServiceStats
-from perfkit.runs.requests import Tally, error_label, split_label
-from perfkit.runs.run_folder import columns_of
+from perfkit.runs.requests import Tally, columns_of, error_label, split_label
 
 CHANGES = ("new", "more", "", "fewer", "gone")  # worst first
 BEYOND_CHANCE = 2.576  # standard errors: two-sided 1 %, of single requests

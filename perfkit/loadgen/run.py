@@ -32,11 +32,11 @@ from perfkit.model.files import atomic_write, redact_files
 from perfkit.model.records import Check, LoadProfile, Run, Severity, Validity
 from perfkit.model.serialization import make_run_id, run_to_document
 from perfkit.runs.recording_stream import Recording
+from perfkit.runs.requests import RequestLoader
 from perfkit.runs.run_folder import (
     RECORDING,
     REQUESTS,
     STARTED,
-    RequestLoader,
     generator_facts,
     measured_run,
     read_requests,
@@ -166,7 +166,8 @@ def _with_measurements(run: Run, folder: Path, outcome: LocustOutcome, distribut
         workers_asked=distribution.workers if distribution is not None else None,
         workers_lost=outcome.lost_workers,
     )
-    return replace(run, load_requests=RequestLoader(lambda: read_requests(folder / REQUESTS)))
+    parquet = folder / REQUESTS
+    return replace(run, load_requests=RequestLoader(lambda: read_requests(parquet), lambda: recorded_requests(parquet)))
 
 
 def _nothing_measured(run: Run, folder: Path, outcome: LocustOutcome) -> LoadError:

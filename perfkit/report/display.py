@@ -55,6 +55,8 @@ from perfkit.report.html import (
     verdict_row,
 )
 from perfkit.runs.collection import labels_text
+from perfkit.runs.requests import columns_of
+from perfkit.stats.streams import Latencies, LatencyCounts
 
 if TYPE_CHECKING:
     from perfkit.history.planning import Plan
@@ -303,21 +305,27 @@ def response_times(measured: Any, candidate: Sequence[Run] = ()) -> Html:
 
 
 def _times_of(run: Run) -> Iterator[Sequence[Cell | str]]:
-    requests = run.requests()
-    if requests is None or not len(requests):
+    if run.load_requests is None:
+        return
+    counted, is_open = LatencyCounts(16), run.profile.is_open
+    for part in columns_of(run.load_requests).parts():
+        times, sent = part.response_time_ms, part.service_time_ms
+        counted.add(np.zeros(times.size), times)
+        if is_open and sent is not None:
+            counted.add(np.ones(times.size), np.where(np.isfinite(sent), sent, times))
+    (_, responses), (_, service) = counted.between(0, 1), counted.between(1, 2)
+    if not responses.total:
         return
 
-    def cells(times_ms: Any) -> list[str]:
-        return [format_value(Metric.AVG, float(value)) for value in np.quantile(times_ms, list(QUANTILES.values()))]
+    def cells(latencies: Latencies) -> list[str]:
+        return [format_value(Metric.AVG, float(value)) for value in latencies.quantiles(list(QUANTILES.values()))]
 
-    responses = requests["response_time_ms"].to_numpy(dtype=float)
     late = next((check.value for check in run.validity.checks if check.name == "late_arrivals"), None)
     shown = f"{format_number(float(late))} %" if isinstance(late, int | float) else UNKNOWN
     name = Cell(run.id, below=run.profile.describe())
-    yield name, f"{responses.size:,}", "response" if run.profile.is_open else "service", *cells(responses), shown
-    if run.profile.is_open and "service_time_ms" in requests:
-        service_ms = requests["service_time_ms"].to_numpy(dtype=float, na_value=np.nan)
-        yield "", "", "service", *cells(np.where(np.isfinite(service_ms), service_ms, responses)), ""
+    yield name, f"{responses.total:,}", "response" if is_open else "service", *cells(responses), shown
+    if service.total:
+        yield "", "", "service", *cells(service), ""
 
 
 def warnings_list(subject: Comparison | Capacity | BaselineSummary | Sequence[Run]) -> Html:

@@ -15,6 +15,8 @@ from datetime import UTC
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from perfkit.analysis.compare import judge
 from perfkit.analysis.error_kinds import error_kinds
 from perfkit.config.policy import Policy
@@ -29,7 +31,7 @@ from perfkit.report.figure import sentence
 from perfkit.report.findings import worst_first
 from perfkit.report.formatting import KEY_METRICS, SHORT_METRICS, clean, count_text, shorten
 from perfkit.report.html import Html, note
-from perfkit.runs.requests import renamed_runs
+from perfkit.runs.requests import RequestLoader, Requests, columns_of, renamed_runs
 from perfkit.runs.store import RunStore
 
 if TYPE_CHECKING:
@@ -494,7 +496,12 @@ def _cut(run: Run, low: float, high: float) -> Run:
         kept: pd.DataFrame = frame[(elapsed >= low) & (elapsed <= high)]
         return kept
 
-    return replace(run, load_requests=stretch)
+    def columns() -> Requests:
+        requests = columns_of(load)
+        begin = min((part.start_s.min(initial=np.inf) for part in requests.parts()), default=np.inf)
+        return requests.where(lambda part: (part.start_s - begin >= low) & (part.start_s - begin <= high))
+
+    return replace(run, load_requests=RequestLoader(stretch, columns))
 
 
 def _run_label(row: Any) -> str:

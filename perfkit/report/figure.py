@@ -25,12 +25,12 @@ from perfkit.model.records import Run
 from perfkit.report.formatting import BASELINE_COLOUR, CANDIDATE_COLOUR, clean, label
 from perfkit.report.html import PLOTLY
 from perfkit.report.picture import svg_of
-from perfkit.runs.run_folder import columns_of
+from perfkit.runs.requests import columns_of
+from perfkit.stats.streams import Floats as Floats
+from perfkit.stats.streams import Latencies, LatencyCounts, Totals
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Floats = NDArray[np.float64]
 
 GRID_COLOUR = "rgba(128,136,150,0.22)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', 'DejaVu Sans', sans-serif"
@@ -41,17 +41,26 @@ _KERNEL = np.array([1, 8, 28, 56, 70, 56, 28, 8, 1]) / 256.0
 _WIDTHS = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, 3600)
 
 
+MOST_EXACT = 100_000  # requests of a run whose latencies are drawn as measured; of more they are rounded, and counted
+_FINE, _COARSE = 12, 9  # binary digits: within 0.012 % of all requests, within 0.1 % of those of a stretch of time
+MOST_BINS = 60  # of a time series
+
+
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """The requests of one service in one run, in order of start.
+    """The requests of one service in one run, counted; arrays of shape ``(n,)``.
 
-    ``elapsed_s`` counts from the first request of the run, whatever its service.
+    Row ``i`` stands for ``counts[i]`` requests that began in the stretch of time from ``elapsed_s[i]``, took
+    ``latency_ms[i]`` and failed or did not.  Times count from the first request of the run, whatever its service.
+    ``latencies`` are those of all requests, more finely rounded; ``last_s`` is the start of the last one.
     """
 
     elapsed_s: Floats
     latency_ms: Floats
     failed: NDArray[np.bool_]
-    ordered_ms: Floats  # the latencies again, ascending
+    counts: NDArray[np.int64]
+    latencies: Latencies
+    last_s: float
 
 
 def requests_of_all(runs: Sequence[Run], service: str) -> tuple[Requests, ...]:
@@ -60,17 +69,33 @@ def requests_of_all(runs: Sequence[Run], service: str) -> tuple[Requests, ...]:
     return tuple(requests for requests in samples if requests is not None)
 
 
-# Several charts draw the same runs; reading and sorting them once is most of the time.
+# Several charts draw the same runs; reading and counting them once is most of the time.
 @lru_cache(maxsize=64)
 def _by_service(load: Callable[[], pd.DataFrame]) -> dict[str, Requests]:
-    columns = columns_of(load)
-    if not columns.start_s.size:
+    requests = columns_of(load)
+    totals = Totals.of(requests.parts, len(requests.names))
+    if not totals.counts.any():
         return {}
-    order = np.lexsort((columns.start_s, columns.codes))
+    longest = float(totals.last_s.max()) - totals.begin_s
+    # A stretch is a part of whatever `bin_width` may ask for
+    width = math.gcd(*(w for w in _WIDTHS if longest / w <= MOST_BINS)) or _WIDTHS[-1]
+    width = max(width, math.ceil(longest * len(requests.names) / 2**29))  # of years there are fewer
+    stretches = int(longest / width) + 1
+    is_exact = totals.counts.sum() <= MOST_EXACT
+    fine, coarse = LatencyCounts(23 if is_exact else _FINE), LatencyCounts(23 if is_exact else _COARSE)
+    for part in requests.parts():
+        stretch = ((part.start_s - totals.begin_s) / width).astype(np.int64)
+        fine.add(part.codes, part.response_time_ms)
+        coarse.add((part.codes * stretches + stretch) * 2 + part.failed, part.response_time_ms)
     by_service = {}
-    for name, rows in zip(columns.names, np.split(order, np.cumsum(np.bincount(columns.codes))[:-1]), strict=True):
-        latency, elapsed = columns.response_time_ms[rows], columns.start_s[rows] - columns.start_s.min()
-        by_service[name] = Requests(elapsed, latency, columns.failed[rows], np.sort(latency))
+    for code in np.flatnonzero(totals.counts).tolist():
+        _, latencies = fine.between(code, code + 1)
+        cells, counted = coarse.between(2 * code * stretches, 2 * (code + 1) * stretches)
+        elapsed: Floats = (cells // 2 - code * stretches).astype(np.float64) * width
+        last = float(totals.last_s[code]) - totals.begin_s
+        by_service[requests.names[code]] = Requests(
+            elapsed, counted.ms, cells % 2 == 1, counted.counts, latencies, last
+        )
     return by_service
 
 
@@ -84,8 +109,8 @@ def log_edges(samples: Sequence[Requests], bins: int) -> Floats:
 
     The outermost 0.1 % would stretch the axis for what nobody can see; `log_density` counts them in the end bins.
     """
-    low = min(float(np.quantile(sample.ordered_ms, 0.0005)) for sample in samples)
-    high = max(float(np.quantile(sample.ordered_ms, 0.9995)) for sample in samples)
+    low = min(float(sample.latencies.quantiles(0.0005)) for sample in samples)
+    high = max(float(sample.latencies.quantiles(0.9995)) for sample in samples)
     low, high = max(low, 1e-3), max(high, 2e-3)
     if high < low * 1.2:
         low, high = low / 1.1, low * 1.1
@@ -94,26 +119,26 @@ def log_edges(samples: Sequence[Requests], bins: int) -> Floats:
 
 def log_density(sample: Requests, edges: Floats) -> Floats:
     """Share of requests in percent per bin, smoothed over its neighbours, one value per bin."""
-    inside = np.clip(sample.ordered_ms, edges[0], edges[-1])
-    share = np.histogram(inside, bins=edges)[0] / len(inside) * 100.0
+    inside = np.clip(sample.latencies.ms, edges[0], edges[-1])
+    share = np.histogram(inside, bins=edges, weights=sample.latencies.counts)[0] / sample.latencies.total * 100.0
     padded = np.pad(share, len(_KERNEL) // 2, mode="reflect")
     smooth: Floats = np.convolve(padded, _KERNEL, mode="valid")
     return smooth
 
 
-def quantiles(ordered_ms: Floats, levels: Floats, beyond: int = BEYOND) -> Floats:
-    """Exact quantiles (linear between order statistics); ``nan`` where fewer than ``beyond`` requests lie above."""
-    return np.where(len(ordered_ms) * (1.0 - levels) >= beyond, np.quantile(ordered_ms, levels), np.nan)
+def quantiles(latencies: Latencies, levels: Floats, beyond: int = BEYOND) -> Floats:
+    """Quantiles (linear between order statistics); ``nan`` where fewer than ``beyond`` requests lie above."""
+    return np.where(latencies.total * (1.0 - levels) >= beyond, latencies.quantiles(levels), np.nan)
 
 
-def pooled(samples: Sequence[Requests]) -> Floats:
-    """The latencies of all requests of several runs, ascending."""
-    return np.sort(np.concatenate([sample.ordered_ms for sample in samples]))
+def pooled(samples: Sequence[Requests]) -> Latencies:
+    """The latencies of all requests of several runs."""
+    return Latencies.pooled([sample.latencies for sample in samples])
 
 
 def bin_width(samples: Sequence[Requests], most: int) -> int:
     """Whole seconds per point of a time series, so that the longest run has at most about ``most`` points."""
-    longest = max(float(sample.elapsed_s[-1]) for sample in samples)
+    longest = max(sample.last_s for sample in samples)
     return next((width for width in _WIDTHS if longest / width <= most), _WIDTHS[-1])
 
 
@@ -124,32 +149,33 @@ def time_series(sample: Requests, width: int, length: int) -> dict[str, Floats]:
     """
     index = (sample.elapsed_s / width).astype(np.int64)
     keep = index < length
-    index, latency = index[keep], sample.latency_ms[keep]
-    count = np.bincount(index, minlength=length).astype(float)
-    failures = np.bincount(index, weights=sample.failed[keep], minlength=length)
-    ordered = latency[np.lexsort((latency, index))]
-    ends = np.cumsum(count).astype(np.int64)
+    index, latency, counts = index[keep], sample.latency_ms[keep], sample.counts[keep]
+    count = np.bincount(index, weights=counts, minlength=length).astype(np.float64)
+    failures = np.bincount(index, weights=counts * sample.failed[keep], minlength=length)
+    order = np.lexsort((latency, index))
+    latencies = Latencies(latency[order], counts[order])
     with np.errstate(divide="ignore", invalid="ignore"):
         errors = failures / count * 100.0
     return {
         "rps": count / width,
-        "p50": _bin_quantile(ordered, ends, count, 0.5, 5),
-        "p95": _bin_quantile(ordered, ends, count, 0.95, 20),
+        "p50": _bin_quantile(latencies, count, 0.5, 5),
+        "p95": _bin_quantile(latencies, count, 0.95, 20),
         "errors": errors,
     }
 
 
-def _bin_quantile(ordered: Floats, ends: NDArray[np.int64], count: Floats, level: float, least: int) -> Floats:
-    if ordered.size == 0:
+def _bin_quantile(ordered: Latencies, count: Floats, level: float, least: int) -> Floats:
+    """Of each bin, from latencies that ascend in each of them."""
+    if ordered.ms.size == 0:
         return np.full(len(count), np.nan)
-    rank = ends - count.astype(np.int64) + np.maximum(np.ceil(count * level).astype(np.int64) - 1, 0)
-    values = ordered[np.minimum(rank, ordered.size - 1)]
-    return np.where(count >= least, values, np.nan)
+    rank = np.cumsum(count) - count + np.maximum(np.ceil(count * level) - 1, 0)
+    row = np.searchsorted(np.cumsum(ordered.counts), rank, side="right")
+    return np.where(count >= least, ordered.ms[np.minimum(row, ordered.ms.size - 1)], np.nan)
 
 
 def whole_bins(samples: Sequence[Requests], width: int) -> int:
     """Number of bins that the median run fills to the end."""
-    return max(1, int(np.median([sample.elapsed_s[-1] for sample in samples]) // width))
+    return max(1, int(np.median([sample.last_s for sample in samples]) // width))
 
 
 def spread(rows: Sequence[Floats]) -> tuple[Floats, Floats, Floats]:

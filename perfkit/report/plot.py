@@ -27,6 +27,7 @@ from perfkit.model.records import Comparison, Finding, Metric, Run, Verdict, ser
 from perfkit.report.figure import (
     BEYOND,
     EVERY,
+    MOST_BINS,
     MOST_SERVICES,
     Floats,
     Panels,
@@ -188,8 +189,8 @@ def percentiles(measured: Measured, candidate: Sequence[Run] = (), *, service: S
             samples = requests_of_all(side.runs, name)
             if not samples:
                 continue
-            low, _, high = spread([quantiles(sample.ordered_ms, levels, beyond=3) for sample in samples])
-            in_each = np.all([len(sample.ordered_ms) * (1 - levels) >= 3 for sample in samples], axis=0)
+            low, _, high = spread([quantiles(sample.latencies, levels, beyond=3) for sample in samples])
+            in_each = np.all([sample.latencies.total * (1 - levels) >= 3 for sample in samples], axis=0)
             panels.band(side, x, np.where(in_each, low, np.nan), np.where(in_each, high, np.nan), panel)
             panels.line(
                 side,
@@ -203,7 +204,7 @@ def percentiles(measured: Measured, candidate: Sequence[Run] = (), *, service: S
     for panel in range(len(panels.titles)):
         drawn = names if chosen_one else names[panel : panel + 1]
         together = [pooled(requests_of_all((*before, *after), name)) for name in drawn]
-        ends = np.vstack([np.quantile(ordered, [0.05, 0.999]) for ordered in together])
+        ends = np.vstack([latencies.quantiles([0.05, 0.999]) for latencies in together])
         extent = max(float(ends[:, 0].min()), 1e-3) / 1.15, max(float(ends[:, 1].max()), 2e-3) * 1.15
         panels.axis(
             f"x{axis(panel)}",
@@ -231,7 +232,7 @@ def timeline(measured: Measured, candidate: Sequence[Run] = (), *, service: Serv
     panels = Panels([title for title, _ in _SERIES.values()], row=112, top=92 if len(names) > 1 else 56)
     for name in names:
         panels.service = name
-        width = bin_width(requests_of_all((*before, *after), name), points(len(names), 60))
+        width = bin_width(requests_of_all((*before, *after), name), points(len(names), MOST_BINS))
         for side in sides(before, after):
             samples = requests_of_all(side.runs, name)
             if not samples:

@@ -22,7 +22,8 @@ from functools import lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_WAITING = 64 * 2**20  # bytes of a column in memory, for the hash of the requests
+BYTES_KEPT = 256 * 2**20  # of frames of requests that were read, for whoever asks for them again
 MOST_KINDS = 5  # kept of each service, the most frequent ones
 _CLASS = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Z]\w{2,60})(?=$|\(|:| \d{3}$)")
 _STATUS = re.compile(r"^(?:[\w.]*\(\s*['\"]|[\w.]+ )?([1-5]\d\d)(?!\d)")
@@ -162,6 +164,7 @@ class RequestColumns:
     errors: tuple[Any, list[str]] | None = None  # integer codes into texts, negative for none
     skipped: tuple[SkippedRequests, ...] = ()  # requests that were left out
     is_usable: Any = None  # of each row of the frame, whether it was kept; ``None``: all of them
+    service_time_ms: Floats | None = None  # since it was sent; not finite where that is the response time
 
     def parts(self) -> tuple[RequestColumns]:
         """The requests in one part; a `RequestStream` has more of them."""
@@ -169,10 +172,18 @@ class RequestColumns:
 
     def where(self, choose: Callable[[RequestColumns], Any]) -> RequestColumns:
         rows = choose(self)
-        sizes = None if self.bytes is None else self.bytes[rows]
+        sizes, service_times = (None if of is None else of[rows] for of in (self.bytes, self.service_time_ms))
         errors = None if self.errors is None else (self.errors[0][rows], self.errors[1])
         times, failed = self.response_time_ms[rows], self.failed[rows]
-        return RequestColumns(self.start_s[rows], self.codes[rows], self.names, times, failed, sizes, None, errors)
+        of_rows = self.start_s[rows], self.codes[rows], self.names, times, failed, sizes, None, errors
+        return RequestColumns(*of_rows, service_time_ms=service_times)
+
+    def renamed(self, names: Mapping[str, str]) -> RequestColumns:
+        """Under the names that services have now; several may share one."""
+        new = [new_name(name, names) for name in self.names]
+        code_of = {name: code for code, name in enumerate(sorted(set(new)))}
+        codes = np.array([code_of[name] for name in new], np.int32)[self.codes]
+        return replace(self, codes=codes, names=list(code_of))
 
     def digest(self) -> str:
         """SHA-256 of what was measured; the same requests give the same hash, in whatever order they stand."""
@@ -194,6 +205,14 @@ class RequestStream:
 
     def where(self, choose: Callable[[RequestColumns], Any]) -> RequestStream:
         return replace(self, parts=lambda: (part.where(choose) for part in self.parts()))
+
+    def renamed(self, names: Mapping[str, str]) -> RequestStream:
+        """See `RequestColumns.renamed`; all parts keep one numbering."""
+        return replace(
+            self,
+            parts=lambda: (part.renamed(names) for part in self.parts()),
+            names=sorted({new_name(name, names) for name in self.names}),
+        )
 
 
 Requests = RequestColumns | RequestStream
@@ -313,14 +332,56 @@ def request_columns(frame: pd.DataFrame) -> RequestColumns:
     codes, names = pd.factorize(services, sort=True)
     if (codes < 0).any():
         raise ValueError(f"requests: service is missing in row {int((codes < 0).argmax())}")
-    sizes = frame["response_bytes"].to_numpy(dtype=float, na_value=np.nan) if "response_bytes" in frame else None
+    sizes, service_times = (
+        _numbers(name, frame[name]) if name in frame else None for name in ("response_bytes", "service_time_ms")
+    )
     no_server = errors = None
     if "error" in frame:
         no_server = count_no_server(frame["error"].dropna().map(str).tolist())
         error_codes, error_texts = pd.factorize(frame["error"])
         errors = error_codes, [str(text) for text in error_texts]
     labels = [column_label(name) for name in names]
-    return RequestColumns(start, codes, labels, times, failed.astype(bool), sizes, no_server, errors)
+    measured = start, codes, labels, times, failed.astype(bool), sizes, no_server, errors
+    return RequestColumns(*measured, service_time_ms=service_times)
+
+
+class RequestLoader:
+    """The requests of one run: taken apart for charts, without pandas, or as a frame for analysts.
+
+    The frames that were used last stay in memory, up to `BYTES_KEPT` in this process.  Each call gives a copy.
+    """
+
+    # Each frame with its bytes; the one that was used last is the last
+    _kept: ClassVar[dict[RequestLoader, tuple[pd.DataFrame, int]]] = {}
+    _lock: ClassVar[Lock] = Lock()
+
+    def __init__(self, read: Callable[[], pd.DataFrame], columns: Callable[[], Requests | None] = lambda: None) -> None:
+        self._read, self._columns = read, columns
+
+    def columns(self) -> Requests:
+        """The same requests, taken apart and checked; of a sealed file without pandas, in parts where they are many."""
+        columns = None if self in self._kept else self._columns()
+        return request_columns(self()) if columns is None else columns
+
+    def __call__(self) -> pd.DataFrame:
+        with self._lock:
+            kept = self._kept.pop(self, None)
+        if kept is None:
+            frame = self._read()
+            kept = frame, int(frame.memory_usage().sum())
+        frame, _ = kept
+        with self._lock:
+            self._kept[self] = kept
+            excess = sum(size for _, size in self._kept.values()) - BYTES_KEPT
+            while excess > 0:
+                excess -= self._kept.pop(next(iter(self._kept)))[1]
+            is_kept = self in self._kept
+        return frame.copy() if is_kept else frame
+
+
+def columns_of(load: Callable[[], pd.DataFrame]) -> Requests:
+    """The requests of a run, taken apart, from its ``load_requests``; ``ValueError`` where they are none."""
+    return load.columns() if isinstance(load, RequestLoader) else request_columns(load())
 
 
 def redact_requests(frame: pd.DataFrame) -> pd.DataFrame:
@@ -462,16 +523,15 @@ def renamed(run: Run, names: Mapping[str, str]) -> Run:
             labels = frame["service"].astype(str)
             return frame.assign(service=labels.map({name: new_name(name, names) for name in labels.unique()}))
 
-        run = replace(run, load_requests=requests)
+        run = replace(run, load_requests=RequestLoader(requests, lambda: columns_of(load).renamed(names)))
     if shared := [name for name, count in Counter(now.values()).items() if count > 1]:
-        frame = run.requests()
-        if frame is None:
+        if run.load_requests is None:
             both = " and ".join(name for name, other in now.items() if other == shared[0])
             raise NotComparable(
                 f"run {run.id}: [services] gives {both} one name, {shared[0]}, and the run has no requests to sum them "
                 "up from; leave one of them out of [services]"
             )
-        columns = request_columns(frame)
+        columns = columns_of(run.load_requests)
         services, _, _, totals = _summaries(columns)
         return replace(run, services=services, stages=stage_stats(columns, run.profile, totals.begin_s))
 

@@ -21,12 +21,11 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -50,6 +49,7 @@ from perfkit.runs.backends import DOCUMENT, Backend, LocalFolder
 from perfkit.runs.requests import (
     REQUIRED,
     RequestColumns,
+    RequestLoader,
     Requests,
     RequestStream,
     column_label,
@@ -67,9 +67,8 @@ if TYPE_CHECKING:
 
 TITLE = "run folders of perfkit (run.json)"
 STARTED, REQUESTS, RECORDING = "started.json", "requests.parquet", "requests.arrow"
-BYTES_KEPT = 256 * 2**20  # of requests that were read, for whoever asks for them again
 MOST_HELD = 1_000_000  # requests whose columns are in memory at once when a run is summed up
-MEASURED = [*REQUIRED, "error", "response_bytes"]  # columns of a recording that are summed up
+MEASURED = [*REQUIRED, "error", "response_bytes", "service_time_ms"]  # columns of a recording that are summed up
 BYTES_PER_CELL = 16  # of a table of requests in memory, with the copies on the way there
 MANY_ROWS, ROWS_PER_BYTE = 1_000_000, 1  # times as measured differ from each other: a request takes several bytes
 UNLIKE_MEAN = 10.0  # times: a summary leaves the warm-up out
@@ -92,7 +91,7 @@ def read(path: Path) -> Run:
         return _read_killed(folder)
     stored = read_stored(read_bytes(folder / DOCUMENT), str(folder / DOCUMENT))
     parquet = folder / REQUESTS
-    loader = RequestLoader.of_file(parquet, stored) if parquet.is_file() else None
+    loader = request_loader(parquet, stored) if parquet.is_file() else None
     top = folder.resolve().parent
     note = note_on(LocalFolder(str(top), top), folder.resolve().name)
     checks = (*stored.run.validity.checks, *count_checks(parquet, stored), *([note.check] if note else []))
@@ -130,7 +129,7 @@ def read_requests(parquet: Path, run: Run | None = None, seal: Seal | None = Non
 
     is_sealed = check_requests(parquet, run, seal)
     counts = [stats.count for stats in run.services.values()] if run is not None else [None]
-    try:
+    with _damage(parquet):
         with pq.ParquetFile(parquet, page_checksum_verification=True) as file:
             rows, size = file.metadata.num_rows, parquet.stat().st_size
             counted = sum(count or 0 for count in counts)
@@ -148,35 +147,9 @@ def read_requests(parquet: Path, run: Run | None = None, seal: Seal | None = Non
                     text = f"expected numbers, got a column of {str(kind)[:100]}"
                     raise ReadError(f"{parquet}: response_time_ms: {text}")
         frame = redact_requests(table.to_pandas())
-    except (pa.ArrowException, *UNREADABLE) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:300]
-        raise ReadError(f"{parquet}: cannot be read: {reason}") from error
     if run is not None and not is_sealed:
         _check_counts(parquet, frame, run)
     return frame
-
-
-def read_columns(parquet: Path, run: Run, seal: Seal | None) -> RequestColumns | None:
-    """The requests of a sealed file, without pandas, which takes longer to load than eight runs to compare.
-
-    ``None`` for a file that is not sealed, or holds something that `request_columns` has to look at: columns of other
-    kinds than perfkit writes, gaps, times that are none.  Sizes of responses are left out.  ``ReadError`` as
-    `read_requests`.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not check_requests(parquet, run, seal):
-        return None
-    try:
-        schema = pq.read_schema(parquet)
-        labels = [name for name in ("service", "error") if name in schema.names]
-        with pq.ParquetFile(parquet, page_checksum_verification=True, read_dictionary=labels) as file:
-            check_memory(parquet, file.metadata.num_rows, len(REQUIRED) + len(labels))
-            table = file.read(columns=[*REQUIRED, "error"])
-    except (pa.ArrowException, *UNREADABLE) as error:
-        raise ReadError(f"{parquet}: cannot be read: {(str(error) or type(error).__name__)[:300]}") from error
-    return table_columns(table)
 
 
 def table_columns(table: pa.Table) -> RequestColumns | None:
@@ -199,16 +172,19 @@ def table_columns(table: pa.Table) -> RequestColumns | None:
     public = [column_label(redact(text)) for text in texts]
     names = sorted({name for name, is_used in zip(public, used, strict=True) if is_used})
     codes = np.array([names.index(name) if name in names else -1 for name in public], np.int32)[codes]
-    sizes = no_server = None
-    if (kind := kinds.get("response_bytes")) is not None:
-        if kind not in _NUMBERS:
-            return None
-        sizes = _values(table["response_bytes"]).astype(np.float64, copy=False)
+    no_server = None
+    if any(kinds.get(name, "double") not in _NUMBERS for name in ("response_bytes", "service_time_ms")):
+        return None
+    sizes, service_times = (
+        _values(table[name]).astype(np.float64, copy=False) if name in kinds else None
+        for name in ("response_bytes", "service_time_ms")
+    )
     if errors is not None:
         counts = np.bincount(errors[0][errors[0] >= 0], minlength=len(errors[1])).tolist()
         no_server = sum(count for text, count in zip(errors[1], counts, strict=True) if count_no_server([text]))
     times = times.astype(np.float64, copy=False)
-    return RequestColumns(start, codes, names, times, _values(table["failed"]).astype(bool), sizes, no_server, errors)
+    failed = _values(table["failed"]).astype(bool)
+    return RequestColumns(start, codes, names, times, failed, sizes, no_server, errors, service_time_ms=service_times)
 
 
 _NUMBERS = ("int8", "int16", "int32", "int64", "float", "double")
@@ -244,19 +220,24 @@ def _coded(column: pa.ChunkedArray) -> tuple[Any, list[str]] | None:
 
 
 def recorded_requests(parquet: Path) -> Requests:
-    """The requests of a file that a recording was turned into: taken apart, or in parts where they are many."""
+    """The requests of a file that perfkit wrote, without pandas: taken apart, or in parts where they are many.
+
+    ``ReadError``: it is damaged.
+    """
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(parquet) as file:
-        if file.metadata.num_rows <= MOST_HELD:
-            return _part(file.read(columns=MEASURED), parquet)
-        groups = file.num_row_groups
+    with _damage(parquet):
+        labels = [name for name in ("service", "error") if name in pq.read_schema(parquet).names]
+    options: Any = {"page_checksum_verification": True, "read_dictionary": labels}
 
     def parts() -> Iterator[RequestColumns]:
-        with pq.ParquetFile(parquet) as file:
-            for group in range(groups):
+        with _damage(parquet), pq.ParquetFile(parquet, **options) as file:
+            for group in range(file.num_row_groups):
                 yield _part(file.read_row_group(group, columns=MEASURED), parquet)
 
+    with _damage(parquet), pq.ParquetFile(parquet, **options) as file:
+        if file.metadata.num_rows <= MOST_HELD:
+            return _part(file.read(columns=MEASURED), parquet)
     return _in_parts(parts, parquet.parent)
 
 
@@ -290,56 +271,18 @@ def _part(table: pa.Table, path: Path) -> RequestColumns:
     return request_columns(recorded_frame(table, path)) if columns is None else columns
 
 
+def request_loader(parquet: Path, stored: Stored) -> RequestLoader:
+    """The requests of a stored run, from its file."""
+    of = parquet, stored.run, stored.seal
+    return RequestLoader(
+        lambda: read_requests(*of), lambda: recorded_requests(parquet) if check_requests(*of) else None
+    )
+
+
 def recorded_frame(table: pa.Table, path: Path) -> pd.DataFrame:
     """A recording as a frame of requests; ``path`` names it where it holds more than there is memory for."""
     check_memory(path, table.num_rows, table.num_columns)
     return redact_requests(table.to_pandas())
-
-
-class RequestLoader:
-    """The requests of one run: taken apart for charts, without pandas, or as a frame for analysts.
-
-    The frames that were used last stay in memory, up to `BYTES_KEPT` in this process.  Each call gives a copy.
-    """
-
-    # Each frame with its bytes; the one that was used last is the last
-    _kept: ClassVar[dict[RequestLoader, tuple[pd.DataFrame, int]]] = {}
-    _lock: ClassVar[Lock] = Lock()
-
-    def __init__(
-        self, read: Callable[[], pd.DataFrame], columns: Callable[[], RequestColumns | None] = lambda: None
-    ) -> None:
-        self._read, self._columns = read, columns
-
-    @classmethod
-    def of_file(cls, parquet: Path, stored: Stored) -> RequestLoader:
-        of = parquet, stored.run, stored.seal
-        return cls(lambda: read_requests(*of), lambda: read_columns(*of))
-
-    def columns(self) -> RequestColumns:
-        """The same requests, taken apart and checked; of a sealed file without pandas."""
-        columns = None if self in self._kept else self._columns()
-        return request_columns(self()) if columns is None else columns
-
-    def __call__(self) -> pd.DataFrame:
-        with self._lock:
-            kept = self._kept.pop(self, None)
-        if kept is None:
-            frame = self._read()
-            kept = frame, int(frame.memory_usage().sum())
-        frame, _ = kept
-        with self._lock:
-            self._kept[self] = kept
-            excess = sum(size for _, size in self._kept.values()) - BYTES_KEPT
-            while excess > 0:
-                excess -= self._kept.pop(next(iter(self._kept)))[1]
-            is_kept = self in self._kept
-        return frame.copy() if is_kept else frame
-
-
-def columns_of(load: Callable[[], pd.DataFrame]) -> RequestColumns:
-    """The requests of a run, taken apart, from its ``load_requests``; ``ValueError`` where they are none."""
-    return load.columns() if isinstance(load, RequestLoader) else request_columns(load())
 
 
 def check_requests(parquet: Path, run: Run | None, seal: Seal | None) -> bool:
@@ -355,6 +298,18 @@ def check_requests(parquet: Path, run: Run | None, seal: Seal | None) -> bool:
 
 # What Arrow and pandas raise for damaged files, besides Arrow's own errors
 UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError, RuntimeError)
+
+
+@contextmanager
+def _damage(parquet: Path) -> Iterator[None]:
+    """What Arrow and pandas raise for a file that cannot be read becomes a `ReadError`."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, *UNREADABLE) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0][:300]
+        raise ReadError(f"{parquet}: cannot be read: {reason}") from error
 
 
 def check_memory(path: Path, rows: int, columns: int) -> None:
@@ -455,7 +410,7 @@ def _recorded(recording: Path) -> tuple[Requests, Callable[[], pd.DataFrame], in
         return recorded_frame(pa.concat_tables(tables()).unify_dictionaries(), recording)
 
     stream = _in_parts(lambda: (_part(table, recording) for table in tables()))
-    return stream, RequestLoader(whole), batches.unread
+    return stream, RequestLoader(whole, lambda: stream), batches.unread
 
 
 def measured_run(run: Run, requests: Requests, folder: Path, more: Iterable[Check] = (), **facts: Any) -> Run:
@@ -481,7 +436,7 @@ def write_requests(run: Run, folder: Path) -> None:
     try:
         table = pa.Table.from_pandas(run.load_requests(), preserve_index=False)
         with atomic_path(target) as partial:
-            pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
+            pq.write_table(table, partial, MOST_HELD // 4, compression="zstd", write_page_checksum=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         reason = "; ".join(map(str, error.args))
         raise StoreError(f"{target}: the table of requests cannot be kept: {reason}") from error

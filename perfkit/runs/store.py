@@ -56,18 +56,19 @@ from perfkit.runs.index import (
     selection_rows,
     usable,
 )
+from perfkit.runs.requests import RequestLoader
 from perfkit.runs.run_folder import (
     QUARANTINE,
     REQUESTS,
     STARTED,
     QuarantineNote,
-    RequestLoader,
     count_checks,
     note_on,
     note_path,
     parse_note,
     read_requests,
     renamed,
+    request_loader,
     sealed_document,
     write_requests,
 )
@@ -232,7 +233,7 @@ class RunStore:
         loader = None
         if self.backend.keeps_requests and self.backend.exists(parquet):
             local = self.folder
-            loader = RequestLoader(fetched) if local is None else RequestLoader.of_file(local / parquet, stored)
+            loader = RequestLoader(fetched) if local is None else request_loader(local / parquet, stored)
         note = note_on(self.backend, run_id)
         counted = count_checks(self.folder / parquet, stored) if self.folder is not None else ()
         return replace(

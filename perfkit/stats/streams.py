@@ -1,4 +1,4 @@
-"""The requests of a run in parts that fit into memory: their totals, their order in time, sums over stretches of time.
+"""The requests of a run in parts that fit into memory: totals, order in time, sums over stretches of time, counts.
 
 A run of ordinary size is one part.  A large one is read from its file again for each look at it, so that what is held
 of it does not grow with it.
@@ -6,7 +6,7 @@ of it does not grow with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -143,3 +143,72 @@ class Stretches:
         np.clip(index, 0, number - 1, out=index)
         self.counts += np.bincount(index, minlength=number)
         self.sums += np.bincount(index, weights=values, minlength=number)
+
+
+MOST_WAITING = 2**18  # counts that are not yet merged
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """Latencies in ms, ascending, and how many requests took each; arrays of shape ``(n,)``."""
+
+    ms: Floats
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def pooled(cls, several: Sequence[Latencies]) -> Latencies:
+        """Those of all, such as of several runs."""
+        ms, counts = (np.concatenate([getattr(of, name) for of in several]) for name in ("ms", "counts"))
+        order = np.argsort(ms, kind="stable")
+        return cls(ms[order], counts[order])
+
+    @property
+    def total(self) -> int:
+        return int(self.counts.sum())
+
+    def quantiles(self, levels: Any) -> Floats:
+        """At levels in 0 to 1, linear between order statistics (Hyndman & Fan type 7)."""
+        ends = np.cumsum(self.counts)
+        rank = (ends[-1] - 1) * np.asarray(levels, np.float64)
+        low, high = (self.ms[np.searchsorted(ends, part(rank), side="right")] for part in (np.floor, np.ceil))
+        between: Floats = low + (high - low) * (rank - np.floor(rank))
+        return between
+
+
+class LatencyCounts:
+    """How many requests took how long in each cell, such as a service: a histogram whose bins are as fine as asked for.
+
+    Latencies are rounded to ``bits`` binary digits after the first, so by at most 2^-(bits + 1) of themselves; 23 are
+    those of a number in single precision.  What is held grows with the latencies that differ, not with the requests.
+    """
+
+    def __init__(self, bits: int) -> None:
+        self._dropped = 23 - bits
+        nothing = np.empty(0, np.int64)
+        self._parts = [(nothing, nothing)]  # keys, ascending, and counts
+
+    def add(self, cells: Any, latency_ms: Floats) -> None:
+        """Count requests; ``cells`` are numbers from 0 to 2^31 of shape ``(n_requests,)``."""
+        patterns = np.abs(latency_ms.astype(np.float32)).view(np.uint32)  # which rise as the numbers do
+        patterns = (patterns + np.uint32((1 << self._dropped) >> 1)) >> np.uint32(self._dropped)
+        keys, counts = np.unique(cells.astype(np.int64) << 32 | patterns, return_counts=True)
+        self._parts.append((keys, counts))
+        if sum(keys.size for keys, _ in self._parts[1:]) > max(self._parts[0][0].size, MOST_WAITING):
+            self._merge()
+
+    def _merge(self) -> None:
+        keys, counts = (np.concatenate(columns) for columns in zip(*self._parts, strict=True))
+        order = np.argsort(keys, kind="stable")
+        keys, counts = keys[order], counts[order]
+        begins = np.flatnonzero(np.diff(keys, prepend=-1))
+        self._parts = [(keys[begins], np.add.reduceat(counts, begins))]
+
+    def between(self, first: int, end: int) -> tuple[NDArray[np.int64], Latencies]:
+        """Of the cells from ``first`` to before ``end``: the cell of each count, and the latencies of each cell."""
+        if len(self._parts) != 1:
+            self._merge()
+        ((keys, counts),) = self._parts
+        low, high = np.searchsorted(keys, [first << 32, end << 32])
+        keys, counts = keys[low:high], counts[low:high]
+        patterns = (keys & 0xFFFFFFFF).astype(np.uint32) << np.uint32(self._dropped)
+        return keys >> 32, Latencies(patterns.view(np.float32).astype(np.float64), counts)

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import json
 import math
+import weakref
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from samples import requests, side
 
-from perfkit import Comparison, Finding, LoadProfile, Run, ServiceStats, Validity, Verdict, compare, run_from_requests
+from perfkit import (
+    Comparison,
+    Finding,
+    LoadProfile,
+    Policy,
+    Run,
+    RunStore,
+    ServiceStats,
+    Validity,
+    Verdict,
+    compare,
+    run_from_requests,
+)
 from perfkit.model.records import Side
 from perfkit.report import display, plot
 from perfkit.report.display import reproduce
-from perfkit.report.figure import Requests, log_density, log_edges, quantiles, time_series
+from perfkit.report.explore import Explorer
+from perfkit.report.figure import Requests, log_density, log_edges, quantiles, requests_of_all, time_series
 from perfkit.report.formatting import (
     VERDICT_COLOURS,
     clean,
@@ -26,6 +41,9 @@ from perfkit.report.formatting import (
     shorten,
 )
 from perfkit.report.plot import forest
+from perfkit.runs import run_folder
+from perfkit.runs.requests import renamed_runs
+from perfkit.stats.streams import Latencies
 
 HOSTILE = "</script><script>alert(1)</script>"
 
@@ -238,11 +256,13 @@ def test_detectable_has_a_line_per_metric(rng):
 def sample(latency, elapsed=None):
     latency = np.asarray(latency, float)
     elapsed = np.arange(latency.size, dtype=float) if elapsed is None else np.asarray(elapsed, float)
-    return Requests(elapsed, latency, np.zeros(latency.size, bool), np.sort(latency))
+    once = np.ones(latency.size, np.int64)
+    counted = Latencies(np.sort(latency), once)
+    return Requests(elapsed, latency, np.zeros(latency.size, bool), once, counted, float(elapsed.max()))
 
 
 def test_a_percentile_without_enough_requests_above_is_not_drawn(rng):
-    values = quantiles(sample(rng.lognormal(3, 1, 500)).ordered_ms, np.array([0.5, 0.95, 0.99, 0.999]))
+    values = quantiles(sample(rng.lognormal(3, 1, 500)).latencies, np.array([0.5, 0.95, 0.99, 0.999]))
     assert np.isfinite(values).tolist() == [True, True, False, False]
 
 
@@ -258,6 +278,48 @@ def test_a_time_series_matches_the_slow_definition(rng):
         inside = np.sort(drawn.latency_ms[(drawn.elapsed_s >= 2 * index) & (drawn.elapsed_s < 2 * index + 2)])
         assert result["rps"][index] == inside.size / 2
         assert result["p95"][index] == inside[math.ceil(0.95 * inside.size) - 1]
+
+
+def test_a_report_of_many_requests_holds_a_part_of_them_at_a_time_and_draws_the_same(rng, tmp_path, monkeypatch):
+    n = 300_000
+    times, start = rng.lognormal(3, 0.5, n), 1.76e9 + np.sort(rng.uniform(0, 600, n))
+    service = pd.Categorical.from_codes(rng.integers(0, 3, n), ["v1/a", "v2/a", "b"])
+    frame = pd.DataFrame({"start": start, "service": service, "response_time_ms": times, "failed": times > 90})
+    frame["service_time_ms"] = np.where(times > 60, 60.0, np.nan)
+    monkeypatch.setattr(run_folder, "MOST_HELD", 40_000)
+    store, load = RunStore(tmp_path), LoadProfile(rate=500.0)
+    run_id = store.add(replace(run_from_requests(frame, scenario="many"), profile=load))
+    table_columns, columns, rows, held = run_folder.table_columns, [], [], []
+
+    def counted(table):
+        part = table_columns(table)
+        columns.append(weakref.ref(part.start_s))
+        rows.append(len(table))
+        held.append(sum(column() is not None for column in columns))
+        return part
+
+    monkeypatch.setattr(run_folder, "table_columns", counted)
+
+    def drawn():
+        (run,) = renamed_runs([store.get(run_id)], {"v1/*": "v2/*"})
+        figures = [draw([run]).to_json() for draw in (plot.latency, plot.percentiles, plot.timeline)]
+        explorer = Explorer((store,), Policy(), "many", (run_id,), (run_id,), seconds=(100.0, 200.0))
+        return run, [*figures, explorer.figures(["latency"])["latency"].to_json(), display.response_times([run]).html]
+
+    run, in_parts = drawn()
+    assert (max(rows), max(held)) == (10_000, 3), "each of three loops names its part until it has the next"
+    monkeypatch.setattr(run_folder, "MOST_HELD", n)
+    assert drawn()[1] == in_parts
+    assert max(rows) == n
+    (shown,) = requests_of_all([run], "v2/a")
+    levels = np.array([0.5, 0.9, 0.99, 0.999])
+    exact = np.quantile(times[service != "b"], levels)
+    assert shown.latencies.quantiles(levels) == pytest.approx(exact, rel=2**-13)
+    seconds = start - start[0]
+    course = time_series(shown, 15, 40)["p95"]
+    inside = (seconds >= 30) & (seconds < 45) & (service != "b")
+    assert course[2] == pytest.approx(np.quantile(times[inside], 0.95, method="inverted_cdf"), rel=2**-10)
+    assert in_parts[-1].count("60.0 ms") == 2
 
 
 def test_runs_of_one_store_are_named_by_their_ids():

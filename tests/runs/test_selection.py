@@ -211,7 +211,7 @@ def test_requests_are_read_once_and_given_as_copies(rng, tmp_path, monkeypatch):
     assert runs[0].requests().equals(whole)
     assert len(read) == 1
     size = int(whole.memory_usage().sum())
-    monkeypatch.setattr("perfkit.runs.run_folder.BYTES_KEPT", int(2.5 * size))
+    monkeypatch.setattr("perfkit.runs.requests.BYTES_KEPT", int(2.5 * size))
     sized = []
     measure = pd.DataFrame.memory_usage
     monkeypatch.setattr(pd.DataFrame, "memory_usage", lambda *given: sized.append(given) or measure(*given))
