@@ -3,6 +3,7 @@
     python benchmarks/tails.py                          simulated runs
     python benchmarks/tails.py --runs FOLDER            identical runs with their requests, each a file or folder of it
     python benchmarks/tails.py --runs FOLDER --slower FOLDER     and runs of another build
+    python benchmarks/tails.py --foretold               what such a row foretells against what is then found
 
 Each row judges the same pairs of sides, drawn without replacement: identical, with a share of the requests of one
 service slowed down, and with all requests 5 % slower.  Beside perfkit stands perfkit without the tails that runs keep,
@@ -13,7 +14,7 @@ Kolmogorov and Smirnov's test of all single requests, each one-sided at 0.01 ove
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from perfkit import Run, Verdict, compare, read_run, run_from_requests
+from perfkit import Finding, Run, Verdict, compare, read_run, run_from_requests
 from perfkit.model.records import ServiceStats
 
 ALPHA = 0.01
@@ -132,14 +133,62 @@ def report(title: str, same: Sequence[Run], changed: Sequence[Run], sizes: tuple
     print(f"  {title:<44}" + "".join(f"{100 * count / trials:>12.1f} %" for count in called.values()), flush=True)
 
 
+def of_tails(pair: Pair) -> dict[tuple[str, str], Finding]:
+    """The findings that are about all runs of a side together."""
+    return {(f.service, f.metric): f for f in compare(*pair).findings if f.is_of_tails}
+
+
+def called(finding: Finding) -> bool:
+    """Whether it is worse by its own share of alpha, whatever else was found (Holm's steps would help it)."""
+    numbers = finding.arithmetic
+    return finding.p_value <= numbers.alpha * numbers.share and finding.change_pct > finding.tolerance
+
+
+def foretold(sizes: tuple[int, int], trials: int) -> None:
+    """The smallest detectable change of identical sides against how often it is found, and what runs needed settle."""
+    rng, pool = np.random.default_rng(11), [simulated(np.random.default_rng([11, i])) for i in range(12 * max(sizes))]
+    same = [run_of(requests, str(i)) for i, requests in enumerate(pool)]
+
+    def pairs(changed: Sequence[Run], sizes: tuple[int, int]) -> Iterator[Pair]:
+        for _ in range(trials):
+            order = rng.permutation(len(same))[: sum(sizes)]
+            yield [same[i] for i in order[: sizes[0]]], [changed[i] for i in order[sizes[0] :]]
+
+    seen = [of_tails(pair) for pair in pairs(same, sizes)]
+    print(f"{sizes[0]} against {sizes[1]}, {trials} pairs: the smallest change that is foretold to be found in 80 %")
+    for service, metric in dict.fromkeys(key for of_pair in seen for key in of_pair):
+        of_row = [of_pair[service, metric] for of_pair in seen if (service, metric) in of_pair]
+        mde = np.array([np.inf if f.min_detectable is None else f.min_detectable for f in of_row])
+        low, middle, high = np.quantile(mde, (0.1, 0.5, 0.9), method="nearest")
+        text = f"  {service:>8} {metric:<16} median {middle:4.0f} % (80 % of them {low:.0f} to {high:.0f})"
+        if np.isfinite(middle):
+            factor = 1.0 + middle / 100
+            slower = [
+                run_of(of, f"{i} slower", lambda of, _, by=factor: by * of["response_time_ms"])
+                for i, of in enumerate(pool)
+            ]
+            hits = [called(of_tails(pair)[service, metric]) for pair in pairs(slower, sizes)]
+            text += f": found in {100 * np.mean(hits):.0f} %"
+        needed = [f.runs_needed for f in of_row if f.verdict is Verdict.INCONCLUSIVE]
+        if needed and None not in needed and (more := round(float(np.median(needed)))) <= 4 * max(sizes):
+            after = (of_tails(pair).get((service, metric)) for pair in pairs(same, (sizes[0] + more, sizes[1] + more)))
+            settled = [f.verdict is not Verdict.INCONCLUSIVE for f in after if f is not None]
+            text += f"; open in {len(needed)}, +{more} runs settle {100 * np.mean(settled):.0f} %"
+        print(text, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, help="folder of identical runs that keep their requests")
     parser.add_argument("--slower", type=Path, help="folder of runs of another build")
     parser.add_argument("--size", type=int, nargs=2, default=(8, 8), help="runs on each side")
     parser.add_argument("--trials", type=int, default=100, help="comparisons for each row; ten times as many identical")
+    parser.add_argument("--foretold", action="store_true", help="the sizes and runs that rows foretell")
     arguments = parser.parse_args()
     sizes, trials = tuple(arguments.size), arguments.trials
+    if arguments.foretold:
+        foretold(sizes, trials)
+        return
     if arguments.runs is None:
         rng = np.random.default_rng(5)
         pool = [simulated(rng) for _ in range(RUNS)]

@@ -59,7 +59,7 @@ from perfkit.stats.effect import (
     wilson,
 )
 from perfkit.stats.power import RequestDesign, RunDesign, requests_needed, requests_needed_for_limit
-from perfkit.stats.tail import SCATTER, compare_tails, is_enough, is_of_tails, quantiles_of
+from perfkit.stats.tail import SCATTER, TailDesign, compare_tails, is_enough, is_of_tails, pooled, quantiles_of
 
 FEWEST = 6  # requests of a run behind an average that is judged, as for a median
 Stages = Mapping[str, tuple[str, str]]
@@ -371,21 +371,29 @@ def _power(
         smallest = percent_worsening(metric, design.min_detectable())
         needed = None if confidence is None else design.runs_needed(metric.worse * numbers.shift, confidence)
         return {"min_detectable": smallest if math.isfinite(smallest) else None, "runs_needed": needed}
-    sides = [failures for stats in hypothesis.stats[is_limit:] if (failures := failures_of(stats)) is not None]
-    if not isinstance(numbers, RateArithmetic) or is_of_tails(effect):
+    if not isinstance(numbers, RateArithmetic):
         return {}
-    share, requests, runs = tolerance / 100, None, None
-    rate = sides[0].rate if numbers.limit is None else numbers.limit
-    if confidence is not None and numbers.limit is not None:
-        requests = requests_needed_for_limit(sides[0], numbers.limit, level, confidence)
-    elif confidence is not None:
-        requests = requests_needed(sides[0], sides[1], share, level, confidence)
+    requests, runs = None, None
+    if metric.quantile is not None and hypothesis.tails is not None:
+        tolerated = log_worsening(metric, tolerance)
+        design_of_tail = TailDesign(metric.quantile, level, tolerated, numbers.overdispersion, numbers.df)
+        before, after = map(pooled, hypothesis.tails)
+        smallest = design_of_tail.min_detectable(before, numbers.requests)
+        if confidence is not None:
+            requests = design_of_tail.requests_needed((before, after), numbers.requests, confidence)
+    else:
+        sides = [failures for stats in hypothesis.stats[is_limit:] if (failures := failures_of(stats)) is not None]
+        share, rate = tolerance / 100, sides[0].rate if numbers.limit is None else numbers.limit
+        if confidence is not None and numbers.limit is not None:
+            requests = requests_needed_for_limit(sides[0], numbers.limit, level, confidence)
+        elif confidence is not None:
+            requests = requests_needed(sides[0], sides[1], share, level, confidence)
+        n_before = numbers.requests[0] if numbers.limit is None else math.inf
+        design_of_rate = RequestDesign(n_before, numbers.requests[-1], level, share, numbers.overdispersion, numbers.df)
+        smallest = 100.0 * design_of_rate.min_detectable(rate)
     if requests is not None:  # so many further runs of the present length bring the poorer side to them
-        totals = [(float(side.counts.sum()), side.counts.size) for side in sides]
+        totals = zip(numbers.requests, map(len, hypothesis.stats[is_limit:]), strict=True)
         runs = max(1, *(math.ceil((requests - total) / (total / size)) for total, size in totals))
-    before = numbers.requests[0] if numbers.limit is None else math.inf
-    design_of_rate = RequestDesign(before, numbers.requests[-1], level, share, numbers.overdispersion, numbers.df)
-    smallest = 100.0 * design_of_rate.min_detectable(rate)
     return {
         "min_detectable": smallest if math.isfinite(smallest) else None,
         "runs_needed": runs,

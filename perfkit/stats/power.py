@@ -181,7 +181,7 @@ def requests_needed(
             return seen > tolerance and rise_of_rates(first, second, factor, df) <= level
         return difference_of_rates(first, second, float(stdtrit(df, 0.5 + confidence / 2)), factor)[1] <= tolerance
 
-    return _least_requests(settles, int(min(baseline.counts.sum(), candidate.counts.sum())))
+    return least_requests(settles, int(min(baseline.counts.sum(), candidate.counts.sum())))
 
 
 def requests_needed_for_limit(failures: Failures, limit: float, level: float, confidence: float) -> int | None:
@@ -196,10 +196,10 @@ def requests_needed_for_limit(failures: Failures, limit: float, level: float, co
             return rise_above_limit(seen, limit, factor, df) <= level
         return wilson(min(rate + chance, 1.0), n / factor, float(stdtrit(df, 0.5 + confidence / 2)))[1] <= limit
 
-    return _least_requests(settles, int(failures.counts.sum()))
+    return least_requests(settles, int(failures.counts.sum()))
 
 
-def _least_requests(settles: Callable[[int], bool], low: int) -> int | None:
+def least_requests(settles: Callable[[int], bool], low: int) -> int | None:
     """The number of requests from which on a question is settled, to half a percent."""
     high = MOST_REQUESTS
     if not settles(high):

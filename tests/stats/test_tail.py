@@ -15,7 +15,7 @@ from perfkit.analysis.power import detectable, levels_of_tests
 from perfkit.model.records import Tail
 from perfkit.model.serialization import comparison_from_document, stats_contradiction
 from perfkit.report.findings import finding_row, headlines
-from perfkit.stats.tail import compare_tails, counted_beyond, is_enough, quantiles_of
+from perfkit.stats.tail import TailDesign, compare_tails, counted_beyond, is_enough, pooled, quantiles_of
 
 REQUESTS, LENGTH_S = 800, 60.0
 
@@ -158,6 +158,30 @@ def test_the_longest_request_of_a_short_run_is_not_lost():
 @pytest.mark.parametrize(("requests", "quantile"), [(736, 0.985), (3000, 0.99), (7376, 0.995), (10**9, 0.995)])
 def test_about_thirty_requests_are_counted_as_slow(requests, quantile):
     assert counted_beyond(requests) == pytest.approx(quantile)
+
+
+def test_a_row_of_all_runs_says_what_it_could_have_shown_and_what_would_settle_it(rng, comparison):
+    """How often that comes true: `python benchmarks/tails.py --foretold`."""
+    (finding,) = (f for f in comparison.findings if f.is_of_tails)
+    assert 30 < finding.min_detectable < 70
+    assert finding_row(finding).cells["mde"] == f"{finding.min_detectable:.1f} %"
+    shape = pooled(tails(rng, 8))
+    design = TailDesign(0.999, 0.0003, np.log(1.25), 1.2, 22.0)
+    sizes = [design.min_detectable(shape, (n, n)) for n in (6400, 25600, 10**6)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert 25 < sizes[2] < 27 < sizes[0] < 80
+    assert sizes[0] < design.min_detectable(shape, (6400, 6400), 0.95)
+    assert np.isnan(design.min_detectable(shape, (800, 800)))  # of so few slow ones no share is beyond chance
+    needed = design.requests_needed((shape, shape), (6400, 6400), 0.95)
+    assert 6400 < needed < 60_000
+    slower = replace(shape, latencies_ms=tuple(1.3 * latency for latency in shape.latencies_ms))
+    assert design.requests_needed((shape, slower), (6400, 6400), 0.95) > needed  # nearer to the tolerance
+    open_row = compare(
+        [run(rng, n, requests=190) for n in range(8)], [run(rng, 50 + n, requests=190) for n in range(8)]
+    )
+    (finding,) = (f for f in open_row.findings if f.is_of_tails and f.verdict == "inconclusive")
+    assert finding.runs_needed == np.ceil((finding.requests_needed - 1520) / 190)
+    assert finding_row(finding).cells["settle"] == f"+{finding.runs_needed} runs"
 
 
 def test_a_plan_gives_such_a_tail_the_weight_that_the_comparison_gives_it(comparison):
