@@ -1,16 +1,19 @@
-"""Memory and time of one run of many requests: sealed, summarised, compared (target: 50 million within 1 GB).
+"""Memory and time of runs of many requests: sealed, summarised, compared, drawn (target: 50 million within 1 GB).
 
 ``python benchmarks/large_run.py [MILLIONS ...]`` (default 1 5 10; 50 needs 5 GB of disk) writes a
 recording as the recorder does, and measures in a process each the CPU time and the peak of resident memory of
 
 - sealing: the recording is read, written as Parquet, summed up, and the run is stored;
 - comparing that stored run with itself under another id, which reads no request;
+- drawing the two: every figure and table of the comparison's report;
+- ``perfkit report compare`` of the two, the largest of its processes (its kernel);
+- ``explore.ipynb`` with a stretch of time, the same;
 - the floor: DuckDB's exact percentiles and counts of each service from the same Parquet file, in two threads and with
   1 GB of memory.  It is no dependency of perfkit: ``--duckdb PYTHON`` names an interpreter that has it, such as that
   of ``uv venv /tmp/duck && uv pip install --python /tmp/duck/bin/python duckdb``.
 
-Percentiles are those of all requests, not of a histogram: beside DuckDB's they differ by rounding alone, which the
-last column shows.
+Percentiles of a run are those of all requests, not of a histogram: beside DuckDB's they differ by rounding alone, which
+the last column shows.  Those of figures come from counts: the column shows how far they are from the run's own.
 """
 
 from __future__ import annotations
@@ -31,8 +34,9 @@ PER_SECOND, SERVICES = 10_000, 10
 MEASURED = """
 import json, resource, sys
 def done(**values):
-    used, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    values |= {"cpu_s": used.ru_utime + used.ru_stime, "peak_mb": used.ru_maxrss / 1e3}
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu_s = sum(of.ru_utime + of.ru_stime for of in used)
+    values |= {"cpu_s": cpu_s, "peak_mb": max(of.ru_maxrss for of in used) / 1e3}
     print(json.dumps(values))
 """
 SEAL = """
@@ -60,6 +64,36 @@ from pathlib import Path
 from perfkit import compare, read_run
 runs = [read_run(path) for path in sorted((Path(sys.argv[1]) / "runs").iterdir())]
 done(verdict=str(compare(runs[:1], runs[1:]).verdict))
+"""
+DRAW = """
+from pathlib import Path
+from perfkit import compare, read_run
+from perfkit.report.figure import requests_of_all
+runs = [read_run(path) for path in sorted((Path(sys.argv[1]) / "runs").iterdir())]
+drawn = compare(runs[:1], runs[1:])
+for part in ("forest", "latency", "percentiles", "timeline", "runs"):
+    getattr(drawn.plot, part)()
+for part in ("findings", "errors", "response_times", "warnings", "runs"):
+    getattr(drawn.table, part)()
+done(services={name: [int(of.latencies.total), *of.latencies.quantiles([0.5, 0.99, 0.999]).tolist()]
+               for name in runs[0].services for of in requests_of_all(runs[:1], name)})
+"""
+REPORT = """
+import os, subprocess
+os.chdir(sys.argv[1])
+one, other = sorted(os.listdir("runs"))
+subprocess.run([sys.executable, "-m", "perfkit", "report", "compare", one, "--candidate", other, "--store", "runs"],
+               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # 1: a regression; 4 is a report that failed
+done(made=[str(path) for path in __import__("pathlib").Path("reports").glob("*/report.html")])
+"""
+EXPLORE = """
+import os, papermill
+os.chdir(sys.argv[1])
+from perfkit.report.notebook import find_notebook
+one, other = sorted(os.listdir("runs"))
+papermill.execute_notebook(str(find_notebook("explore")), None, progress_bar=False, kernel_name="python3", parameters={
+    "store": "runs", "baseline": one, "candidate": other, "seconds": [10, 20]})
+done()
 """
 FLOOR = """
 import duckdb
@@ -105,7 +139,18 @@ def main(millions: list[float], duckdb: str | None) -> None:
             folder, requests = Path(name), int(million * 1e6)
             write_recording(folder / "requests.arrow", requests)
             sealed = measured(SEAL, folder)
-            rows = {"sealed, summarised, stored": sealed, "compared": measured(COMPARE, folder)}
+            print(
+                f"| {requests:,} | Parquet file: {(folder / 'requests.parquet').stat().st_size / 1e6:,.0f} MB | | | |"
+            )
+            rows = {
+                "sealed, summarised, stored": sealed,
+                "compared": measured(COMPARE, folder),
+                "figures and tables of both": measured(DRAW, folder),
+                "`perfkit report compare` of both": measured(REPORT, folder),
+                "`explore.ipynb` with a stretch": measured(EXPLORE, folder),
+            }
+            if not rows["`perfkit report compare` of both"]["made"]:
+                raise SystemExit("no report was made")
             if duckdb is not None:
                 try:
                     rows["floor: DuckDB"] = measured(FLOOR, folder, duckdb)
@@ -113,7 +158,7 @@ def main(millions: list[float], duckdb: str | None) -> None:
                     print(f"| {requests:,} | floor: DuckDB | failed, see above | | |")
         for what, row in rows.items():
             off = ""
-            if what.startswith("floor"):
+            if what != "sealed, summarised, stored" and "services" in row:
                 pairs = ((sealed["services"][service], values) for service, values in row["services"].items())
                 off = f"{max(abs(a / b - 1) for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True)):.1e}"
             print(f"| {requests:,} | {what} | {row['cpu_s']:.1f} | {row['peak_mb']:,.0f} | {off} |", flush=True)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import html
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from perfkit.model.errors import MissingExtra, PerfkitError, SettingsError, did_
 from perfkit.model.installation import extra_advice
 from perfkit.model.records import Comparison, Metric, Run, service_names
 from perfkit.report import display, plot
-from perfkit.report.figure import sentence
+from perfkit.report.figure import requests_of_all, sentence
 from perfkit.report.findings import worst_first
 from perfkit.report.formatting import KEY_METRICS, SHORT_METRICS, clean, count_text, shorten
 from perfkit.report.html import Html, note
@@ -158,10 +159,10 @@ class Explorer:
     def all_services(self) -> tuple[str, ...]:
         """Services of the chosen runs: those that changed most first."""
         before, after = self.sides
-        ranked: tuple[str, ...] = ()
-        if before and after:
-            ranked = tuple(finding.service for finding in worst_first(self.comparison.findings))
-        return tuple(dict.fromkeys((*ranked, *service_names(before, after))))
+        names, ranked = service_names(before, after), list[str]()
+        if before and after:  # a finding may be one of all services together
+            ranked = [f.service for f in worst_first(self.comparison.findings) if f.service in names]
+        return tuple(dict.fromkeys((*ranked, *names)))
 
     @property
     def shown_services(self) -> tuple[str, ...]:
@@ -175,6 +176,23 @@ class Explorer:
 
         frame = Runs([run for side in self._stretched() for run in side]).requests()
         return frame[frame["service"].isin(self.shown_services)]
+
+    def summary(self) -> pd.DataFrame:
+        """A row per run and service of those requests: how many, of which failed, and latencies in ms."""
+        import pandas as pd
+
+        stretched = [run for side in self._stretched() for run in side]
+        rows = [
+            (
+                *(run.id, name, of.latencies.total, int(of.counts[of.failed].sum())),
+                *of.latencies.quantiles([0.5, 0.95, 0.99, 1.0]),
+            )
+            for run in stretched
+            for name in self.shown_services
+            for of in requests_of_all([run], name)
+        ]
+        columns = ["run", "service", "requests", "failed", "p50_ms", "p95_ms", "p99_ms", "max_ms"]
+        return pd.DataFrame(rows, columns=columns).set_index(["run", "service"])
 
     def figures(self, names: Sequence[str] = tuple(HEADINGS)) -> dict[str, go.Figure | Html]:
         """What `HEADINGS` names, drawn; what cannot be drawn says why."""
@@ -487,13 +505,15 @@ def _texts(parameter: str, value: object) -> tuple[str, ...]:
 def _cut(run: Run, low: float, high: float) -> Run:
     """The run with only the requests that began between two seconds of it."""
     load = run.load_requests
-    if load is None:
-        return run
+    return run if load is None else replace(run, load_requests=_stretch_of(load, low, high))
 
-    def stretch() -> pd.DataFrame:
-        frame: pd.DataFrame = load()
-        elapsed = frame["start"] - frame["start"].min()
-        kept: pd.DataFrame = frame[(elapsed >= low) & (elapsed <= high)]
+
+@lru_cache(maxsize=64)  # figures know requests that they counted by their loader
+def _stretch_of(load: Callable[[], pd.DataFrame], low: float, high: float) -> RequestLoader:
+    def frame() -> pd.DataFrame:
+        whole: pd.DataFrame = load()
+        elapsed = whole["start"] - whole["start"].min()
+        kept: pd.DataFrame = whole[(elapsed >= low) & (elapsed <= high)]
         return kept
 
     def columns() -> Requests:
@@ -501,7 +521,7 @@ def _cut(run: Run, low: float, high: float) -> Run:
         begin = min((part.start_s.min(initial=np.inf) for part in requests.parts()), default=np.inf)
         return requests.where(lambda part: (part.start_s - begin >= low) & (part.start_s - begin <= high))
 
-    return replace(run, load_requests=RequestLoader(stretch, columns))
+    return RequestLoader(frame, columns)
 
 
 def _run_label(row: Any) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 KINDS = ("baseline", "compare", "capacity", "trend")
 NOTEBOOKS = (*KINDS, "explore")  # that of which there is no report too
 _PARAMETERS = "parameters"
+SLOW_S = 5.0  # a cell that takes longer is named meanwhile
 _AT_START = "--IPKernelApp.exec_lines=from perfkit.report.html import show_as_report; show_as_report()"
 
 
@@ -205,6 +206,15 @@ def _execute(
     modules = ("nbconvert", "perfkit.report.page", "plotly.offline")
     threading.Thread(target=lambda: list(map(import_module, modules)), daemon=True).start()
     running: list[NotebookNode] = []
+    slow = threading.Timer(0.0, say)
+
+    def begin(cell: NotebookNode, **_: object) -> None:
+        nonlocal slow
+        slow.cancel()
+        slow = threading.Timer(SLOW_S, say, [f"still executing: {cell.source.splitlines()[-1].strip()}"])
+        slow.daemon = True
+        slow.start()
+
     try:
         executed: NotebookNode = papermill.execute_notebook(
             notebook,
@@ -216,6 +226,7 @@ def _execute(
             # Saving checks the whole notebook against its schema: twice per cell that is a second for nothing.
             request_save_on_cell_execute=False,
             on_notebook_start=lambda notebook: running.append(notebook),
+            on_cell_start=begin,
         )
     except PapermillExecutionError as error:
         _keep(running[-1], report.notebook)
@@ -227,6 +238,8 @@ def _execute(
         last = text.splitlines()[-1]
         _keep(running[-1] if running else notebook, report.notebook)
         raise RenderError(f"notebook {kind}: could not be executed: {last}; see {report.notebook}") from error
+    finally:
+        slow.cancel()
     _keep(executed, report.notebook)
     return executed
 

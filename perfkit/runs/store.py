@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -56,7 +58,7 @@ from perfkit.runs.index import (
     selection_rows,
     usable,
 )
-from perfkit.runs.requests import RequestLoader
+from perfkit.runs.requests import RequestLoader, Requests
 from perfkit.runs.run_folder import (
     QUARANTINE,
     REQUESTS,
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+MOST_FETCHED = 64 * 2**20  # bytes of a file of requests from elsewhere that becomes a frame: some 5 million requests
 RUN_ID = re.compile(r"(\d{8}T\d{6}Z|undated)-.+-[0-9a-f]+")
 NOISE = ".noise"  # folder of the noise profiles, which are derived from the runs; hidden from patterns such as *
 
@@ -224,16 +227,30 @@ class RunStore:
         with Activity(f"reading {where}"):
             stored = read_stored(content, where)
 
+        def fetch(folder: str) -> Path:
+            with refusals(f"{self.backend.where(parquet)}: cannot be read", ReadError):
+                self.backend.fetch(parquet, Path(folder) / REQUESTS)
+            return Path(folder) / REQUESTS
+
         def fetched() -> pd.DataFrame:
             with tempfile.TemporaryDirectory(prefix="perfkit-store-") as folder:
-                with refusals(f"{self.backend.where(parquet)}: cannot be read", ReadError):
-                    self.backend.fetch(parquet, Path(folder) / REQUESTS)
-                return read_requests(Path(folder) / REQUESTS, stored.run, stored.seal)
+                return read_requests(fetch(folder), stored.run, stored.seal)
+
+        @cache
+        def columns() -> Requests | None:
+            """Of a large file, whose copy stays as long as it is needed; a small one becomes a frame, which stays."""
+            if stored.seal is None or (stored.seal.requests_bytes or 0) <= MOST_FETCHED:
+                return None
+            with ExitStack() as stack:
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="perfkit-store-"))
+                requests = request_loader(fetch(folder), stored).columns()
+                weakref.finalize(requests.parts, stack.pop_all().close)
+            return requests
 
         loader = None
         if self.backend.keeps_requests and self.backend.exists(parquet):
             local = self.folder
-            loader = RequestLoader(fetched) if local is None else request_loader(local / parquet, stored)
+            loader = RequestLoader(fetched, columns) if local is None else request_loader(local / parquet, stored)
         note = note_on(self.backend, run_id)
         counted = count_checks(self.folder / parquet, stored) if self.folder is not None else ()
         return replace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 import weakref
 from dataclasses import replace
 
@@ -29,8 +30,8 @@ from perfkit import (
 from perfkit.model.records import Side
 from perfkit.report import display, plot
 from perfkit.report.display import reproduce
-from perfkit.report.explore import Explorer
-from perfkit.report.figure import Requests, log_density, log_edges, quantiles, requests_of_all, time_series
+from perfkit.report.explore import Explorer, _stretch_of
+from perfkit.report.figure import Requests, _by_service, log_density, log_edges, quantiles, requests_of_all, time_series
 from perfkit.report.formatting import (
     VERDICT_COLOURS,
     clean,
@@ -281,13 +282,15 @@ def test_a_time_series_matches_the_slow_definition(rng):
 
 
 def test_a_report_of_many_requests_holds_a_part_of_them_at_a_time_and_draws_the_same(rng, tmp_path, monkeypatch):
-    n = 300_000
+    n = 160_000
     times, start = rng.lognormal(3, 0.5, n), 1.76e9 + np.sort(rng.uniform(0, 600, n))
     service = pd.Categorical.from_codes(rng.integers(0, 3, n), ["v1/a", "v2/a", "b"])
     frame = pd.DataFrame({"start": start, "service": service, "response_time_ms": times, "failed": times > 90})
     frame["service_time_ms"] = np.where(times > 60, 60.0, np.nan)
     monkeypatch.setattr(run_folder, "MOST_HELD", 40_000)
-    store, load = RunStore(tmp_path), LoadProfile(rate=500.0)
+    monkeypatch.setattr("perfkit.runs.store.MOST_FETCHED", 0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    store, load = RunStore("memory://many"), LoadProfile(rate=500.0)
     run_id = store.add(replace(run_from_requests(frame, scenario="many"), profile=load))
     table_columns, columns, rows, held = run_folder.table_columns, [], [], []
 
@@ -304,7 +307,8 @@ def test_a_report_of_many_requests_holds_a_part_of_them_at_a_time_and_draws_the_
         (run,) = renamed_runs([store.get(run_id)], {"v1/*": "v2/*"})
         figures = [draw([run]).to_json() for draw in (plot.latency, plot.percentiles, plot.timeline)]
         explorer = Explorer((store,), Policy(), "many", (run_id,), (run_id,), seconds=(100.0, 200.0))
-        return run, [*figures, explorer.figures(["latency"])["latency"].to_json(), display.response_times([run]).html]
+        stretch = explorer.figures(["latency"])["latency"].to_json(), explorer.summary().to_csv()
+        return run, [*figures, *stretch, display.response_times([run]).html]
 
     run, in_parts = drawn()
     assert (max(rows), max(held)) == (10_000, 3), "each of three loops names its part until it has the next"
@@ -320,6 +324,11 @@ def test_a_report_of_many_requests_holds_a_part_of_them_at_a_time_and_draws_the_
     inside = (seconds >= 30) & (seconds < 45) & (service != "b")
     assert course[2] == pytest.approx(np.quantile(times[inside], 0.95, method="inverted_cdf"), rel=2**-10)
     assert in_parts[-1].count("60.0 ms") == 2
+    assert len(list(tmp_path.iterdir())) == 2, "a copy of the file for each way to draw it"
+    for kept in (_by_service, _stretch_of):
+        kept.cache_clear()
+    del run
+    assert not list(tmp_path.iterdir())
 
 
 def test_runs_of_one_store_are_named_by_their_ids():

@@ -3,12 +3,14 @@
 import importlib.util
 import json
 import shlex
+from dataclasses import replace
 
 import nbformat
 import pytest
 from samples import REPOSITORY
 
 import perfkit
+from perfkit.model.records import ALL_SERVICES
 from perfkit.report.explore import HEADINGS
 from perfkit.report.html import PLOTLY
 
@@ -38,6 +40,13 @@ def test_it_draws_what_is_chosen(explorer):
 def test_a_stretch_that_is_chosen_by_eye_does_not_change_the_verdict(explorer):
     whole = perfkit.compare(*SIDES.values())
     assert explorer.comparison.to_dict()["findings"] == whole.to_dict()["findings"]
+
+
+def test_a_finding_of_all_services_together_is_no_service_to_choose(explorer):
+    judged, names = explorer.comparison, explorer.all_services
+    together = replace(judged.findings[0], service=ALL_SERVICES)
+    explorer._judged[explorer.baseline, explorer.candidate] = replace(judged, findings=(together, *judged.findings))
+    assert explorer.all_services == names
 
 
 def test_the_commands_give_the_same_again(explorer):

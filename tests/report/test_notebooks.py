@@ -135,8 +135,9 @@ def test_results_have_null_for_what_json_cannot_say(tmp_path):
     assert json.loads((tmp_path / "r.json").read_text()) == {"a": [None, None, 1.5], "b": {"c": None}}
 
 
-def test_a_failing_cell_keeps_the_notebook_and_is_named(tmp_path):
+def test_a_failing_cell_keeps_the_notebook_and_is_named(tmp_path, monkeypatch):
     said = []
+    monkeypatch.setattr(notebook, "SLOW_S", 0.0)
     with pytest.raises(RenderError) as caught:
         run_report(
             "compare", {"baseline": str(tmp_path / "nothing")}, reports_dir=tmp_path / "reports", progress=said.append
@@ -152,6 +153,7 @@ def test_a_failing_cell_keeps_the_notebook_and_is_named(tmp_path):
     assert any(output.output_type == "error" for cell in executed.cells for output in cell.get("outputs", []))
     assert sorted(file.name for file in folder.iterdir()) == ["executed.ipynb"]
     assert said[0].startswith("executing the notebook compare")
+    assert said[-1].startswith("still executing: comparison = compare(baseline")
 
 
 def test_a_kernel_that_dies_keeps_the_notebook_too(monkeypatch, tmp_path):
