@@ -42,6 +42,7 @@ from perfkit.model.records import (
     Validity,
     Verdict,
     environment_of,
+    values_of,
 )
 from perfkit.runs.validity import FAILING, MANY_ERRORS_PCT, describe_both, misdated, outages, same_on_both
 from perfkit.stats.summary import unit_factor
@@ -329,13 +330,12 @@ def _units(
         having = [[run.services[service] for run in measured(service, side)] for side in (baseline, candidate)]
         usual: dict[Metric, float] = {}  # the median over runs of each latency that is above zero
         for metric in LATENCY_METRICS:
-            values = [value for stats in having[0] if (value := stats.value(metric))]
-            if values:
+            if values := [value for value in values_of(having[0], metric) if value]:
                 usual[metric] = median(values)
         for title, runs in zip(_TITLES, having, strict=True):
             factors: list[float] = []
-            for stats in runs:
-                of_metrics = [value / level for m, level in usual.items() if (value := stats.value(m))]
+            for of_run in zip(*(values_of(runs, metric) for metric in usual), strict=True):
+                of_metrics = [value / level for value, level in zip(of_run, usual.values(), strict=True) if value]
                 if factor := unit_factor(of_metrics):
                     factors.append(factor)
             for slower in (True, False):

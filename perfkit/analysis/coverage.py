@@ -365,14 +365,12 @@ def with_aggregate(
     """
     runs = [*baseline, *candidate]
     services = [name for name in services if len(measured(name, runs)) == len(runs)]
-    counts = {name: sum(run.services[name].count or 0 for run in runs) for name in services}
-    is_counted = all(run.services[name].count for run in runs for name in services)
+    stats = {name: [run.services[name] for run in runs] for name in services}
+    counts = {name: sum(of.count or 0 for of in of_runs) for name, of_runs in stats.items()}
+    is_counted = all(of.count for of_runs in stats.values() for of in of_runs)
     if len(services) < MANY or ALL_SERVICES in services or not is_counted:
         return None
-    measured_by = {
-        metric: [name for name in services if all(run.services[name].value(metric) for run in runs)]
-        for metric in LATENCY_METRICS
-    }
+    measured_by = {m: [name for name in services if all(values_of(stats[name], m))] for m in LATENCY_METRICS}
     total = sum(counts.values())
     enough = {m: names for m, names in measured_by.items() if sum(counts[name] for name in names) >= KNOWN * total}
     before, after = (

@@ -156,10 +156,11 @@ def unknown_metrics(hypotheses: Sequence[Hypothesis], policy: Policy) -> Iterato
     """
     groups: dict[tuple[Metric, str], list[str]] = {}
     for hypothesis in hypotheses:
-        is_known = [[value is not None for value in side] for side in hypothesis.values]
-        by_evidence = policy.rule == "evidence"
-        if all(map(all, is_known)) or (by_evidence and (hypothesis.metric.value in policy.gating or hypothesis.tails)):
+        if all(None not in side for side in hypothesis.values):
             continue
+        if policy.rule == "evidence" and (hypothesis.metric.value in policy.gating or hypothesis.tails):
+            continue
+        is_known = [[value is not None for value in side] for side in hypothesis.values]
         kept = [[stats.tail is not None for stats in side] for side in hypothesis.stats]
         if hypothesis.metric.quantile in SCATTER and not any(map(any, is_known)) and not all(map(all, kept)):
             is_known = kept  # no run knows its own, and some lack what the others could tell together

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -140,7 +141,7 @@ def noise_prior(
         return float(np.average(means, weights=weights))
 
     errors = [standard_errors_of(side, metric) for side in sides]
-    steps = [[stats.resolutions.get(metric, 0.0) / float(np.sqrt(12.0)) for stats in side] for side in sides]
+    steps = [[stats.resolutions.get(metric.value, 0.0) / math.sqrt(12.0) for stats in side] for side in sides]
     within, floor = mean_variance(errors), mean_variance(steps)
     every = [stats for side in sides for stats in side]
     measured = all(None not in side for side in errors) and all(metric not in stats.assumed for stats in every)
@@ -154,7 +155,7 @@ def noise_prior(
 def known_values(stats: Sequence[ServiceStats], metric: Metric) -> list[float]:
     """The values; one that its source rounded to zero lies somewhere in the first half step."""
     values = zip(stats, values_of(stats, metric), strict=True)
-    return [value or of.resolutions.get(metric, 0.0) / 2.0 for of, value in values]
+    return [value or of.resolutions.get(metric.value, 0.0) / 2.0 for of, value in values]
 
 
 def level_values(

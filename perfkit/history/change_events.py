@@ -30,7 +30,7 @@ from perfkit.model.codec import encode
 from perfkit.model.errors import SettingsError, did_you_mean
 from perfkit.model.executors import parallel_map
 from perfkit.model.records import SHORT_NAMES, Metric
-from perfkit.stats.changepoints import Drift, Segmentation, segment
+from perfkit.stats.changepoints import Drift, Segmentation, segment, segment_many
 from perfkit.stats.season import WeekdayPattern, days_since_1970, seasonal_trend, weekday_pattern, why_no_pattern
 from perfkit.stats.summary import Floats
 
@@ -328,7 +328,10 @@ class HistoryAnalysis:
     @property
     def segmentations(self) -> Mapping[Series, Segmentation]:
         """Those of all series."""
-        return {key: self.segmentation(key) for key in self.aligned.series}
+        if missing := self.missing:
+            found = segment_many([(self.usual.series[key], self.series_alpha) for key in missing])
+            self._segmentations.update(zip(missing, found, strict=True))
+        return {key: self._segmentations[key] for key in self.aligned.series}
 
     @property
     def missing(self) -> tuple[Series, ...]:
@@ -361,7 +364,7 @@ class HistoryAnalysis:
     @cached_property
     def events(self) -> tuple[Event, ...]:
         """Changes of all series, grouped by where they happened; oldest first."""
-        return group(self.aligned, [change for key in self.aligned.series for change in self.changes_of(key)])
+        return group(self.aligned, [change for key in self.segmentations for change in self.changes_of(key)])
 
     @property
     def worsenings(self) -> tuple[Event, ...]:
@@ -420,13 +423,8 @@ def segment_all(
             on_progress(done, len(tasks))
 
     processes = min(jobs or worthwhile, max(len(chunks), 1))
-    results = parallel_map(segment_chunk, chunks, jobs=processes, scheduler=scheduler, on_result=count)
+    results = parallel_map(segment_many, chunks, jobs=processes, scheduler=scheduler, on_result=count)
     return [item for result in results for item in result]
-
-
-def segment_chunk(chunk: Sequence[Task]) -> list[Segmentation]:
-    """The segmentations of some series, in one process."""
-    return [segment(values, alpha=alpha) for values, alpha in chunk]
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class Timeline:
 
     def part(self, runs: Sequence[int]) -> Timeline:
         """The timeline of some of its runs, by index in order."""
-        at = list(runs)
+        at = np.array(runs, dtype=np.intp)
         series, errors = (
             {key: values[at] for key, values in of_all.items() if not np.isnan(values[at]).all()}
             for of_all in (self.series, self.errors)

@@ -446,7 +446,9 @@ def unit_factor(factors: Sequence[float]) -> float | None:
     >>> unit_factor([0.001, 0.0011]), unit_factor([0.001, 0.9])
     (0.00105, None)
     """
-    if not factors or not 0.0 < min(factors) <= max(factors) <= UNIT_WITHIN * min(factors):
+    least, most = min(factors, default=0.0), max(factors, default=0.0)
+    is_usual = least > UNIT_WITHIN / UNIT and most < UNIT / UNIT_WITHIN
+    if is_usual or not 0.0 < least <= most <= UNIT_WITHIN * least:
         return None
     factor = fmean(factors)
     return factor if 1 / UNIT_WITHIN <= max(factor, 1 / factor) / UNIT <= UNIT_WITHIN else None

@@ -19,20 +19,20 @@ def test_a_candidate_is_compared_with_one_reading_of_the_index_and_one_segmentat
     store = RunStore(tmp_path / "runs")
     store.index()
     read, runs, segmented = [], Counter(), Counter()
-    real_load, real_get, real_segment = index.read_index, RunStore.get, change_events.segment
+    real_load, real_get, real_segment = index.read_index, RunStore.get, change_events.segment_many
     monkeypatch.setattr(index, "read_index", lambda backend: read.append(backend) or real_load(backend))
 
     def get(self, run_id):
         runs[run_id] += 1
         return real_get(self, run_id)
 
-    def segment(values, *, alpha):
-        segmented[values.tobytes(), alpha] += 1
-        return real_segment(values, alpha=alpha)
+    def segment_many(tasks):
+        segmented.update((values.tobytes(), alpha) for values, alpha in tasks)
+        return real_segment(tasks)
 
     monkeypatch.setattr(RunStore, "get", get)
-    for module in (change_events, change_events):
-        monkeypatch.setattr(module, "segment", segment)
+    monkeypatch.setattr(change_events, "segment_many", segment_many)
+    monkeypatch.setattr(change_events, "segment", lambda values, *, alpha: segment_many([(values, alpha)])[0])
     assert main(["compare", "--candidate", ids[-1], "--store", "runs"], sys.stdout, sys.stderr) == 1
     assert len(read) == 1
     assert set(runs.values()) == {1}

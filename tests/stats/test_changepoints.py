@@ -2,6 +2,7 @@
 
 import json
 import time
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +12,16 @@ from hypothesis.extra.numpy import arrays
 from noise import NOISE
 from scipy.stats import binom
 
-from perfkit.stats.changepoints import LEAST_RUNS, chance, find_change_points, lag_one_correlation, segment, winsorise
+from perfkit.stats.changepoints import (
+    LEAST_RUNS,
+    _optimal,
+    chance,
+    find_change_points,
+    lag_one_correlation,
+    segment,
+    segment_many,
+    winsorise,
+)
 
 CLEAN, CHANGED = 300, 60  # histories of each kind of noise
 
@@ -221,3 +231,30 @@ def test_shuffled_real_histories_show_no_change(real_data, rng):
     alarms = sum(bool(indices(rng.permutation(values))) for values in long for _ in range(4))
     assert len(long) > 20
     assert alarms <= binom.ppf(0.999, 4 * len(long), 0.02)
+
+
+def test_many_histories_are_segmented_as_each_of_them(rng):
+    histories = [rng.normal(size=count) for count in (0, 1, 3, 4, 40, 40, 40, 41)]
+    histories += [np.exp(0.05 * rng.normal(size=40)) for _ in range(3)]
+    for step, history in enumerate(histories[4:]):
+        history[15:] += step
+    gaps = histories[-1].copy()
+    gaps[[0, 7, 39]] = np.nan
+    tasks = [(history, 0.01) for history in (*histories, gaps, np.full(5, np.nan), np.ones(9))]
+    together = segment_many(tasks)
+    assert repr(together) == repr([segment(history, alpha=alpha) for history, alpha in tasks])
+    assert sum(bool(segmentation.changes) for segmentation in together) > 4
+
+
+def test_the_candidates_cost_least_of_all_segmentations(rng):
+    count, penalty = 11, 3.0
+    for _ in range(20):
+        values = rng.normal(size=count) + 3.0 * (np.arange(count) >= rng.integers(3, 9))
+
+        def cost(edges, values=values):
+            return sum(float(np.var(values[a:b])) * (b - a) for a, b in pairwise(edges)) + penalty * (len(edges) - 2)
+
+        every = [[0, *inner, count] for k in range(3) for inner in combinations(range(3, count - 2), k)]
+        best = min((edges for edges in every if min(np.diff(edges)) >= LEAST_RUNS), key=cost)
+        sums = np.concatenate([[0.0], np.cumsum(values - values.mean())])
+        assert _optimal(sums[None], np.array([penalty])) == [best[1:-1]]
