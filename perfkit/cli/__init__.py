@@ -27,7 +27,7 @@ from perfkit.cli import completion
 from perfkit.cli.exit_codes import EXIT_CODES, EXIT_FAILED, EXIT_STOPPED, exit_code_for_git, exit_code_of
 from perfkit.cli.streams import Output, open_descriptors
 from perfkit.model.errors import PerfkitError, ReadError, activities_of, omissions
-from perfkit.model.installation import VERSION, skip_unused_imports
+from perfkit.model.installation import VERSION, collect_less_garbage, skip_unused_imports
 from perfkit.model.redaction import Redacted, conceal_environment, redact
 from perfkit.report.formatting import clean, shorten
 
@@ -220,6 +220,7 @@ def _activity(error: BaseException, argv: Sequence[str]) -> str:
 
 
 def entry() -> None:
+    collect_less_garbage()
     skip_unused_imports()
     open_descriptors()
     raise SystemExit(main(sys.argv[1:], sys.stdout, sys.stderr))

@@ -36,6 +36,7 @@ Size = Annotated[float, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
+sorted_json = msgspec.json.Encoder(order="sorted").encode
 MOST_BYTES = 64 * 1024 * 1024  # of a JSON file of perfkit: a run of 10,000 services has 12 MB
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 
@@ -131,6 +132,11 @@ def parse_json(content: bytes, source: str) -> Any:
     Stricter than the ``json`` module: no NaN, no number beyond floats or of thousands of digits, no half of a surrogate
     pair, no key twice in one object, no nesting without end.
     """
+    return parse_sorted(content, source)[0]
+
+
+def parse_sorted(content: bytes, source: str) -> tuple[Any, bytes]:
+    """What `parse_json` finds, and that as JSON whose keys are sorted."""
     try:
         plain = msgspec.json.decode(content)
     except RecursionError as error:
@@ -139,9 +145,9 @@ def parse_json(content: bytes, source: str) -> Any:
         raise ReadError(f"{source}: {_worded(error)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ReadError(f"{source}: not JSON: {_malformed(content, error)}") from error
-    if (twice := _repeated_key(content, plain)) is not None:
+    if (twice := _repeated_key(content, text := sorted_json(plain))) is not None:
         raise ReadError(f"{source}: the key {twice!r} stands there twice in one object; which one holds?")
-    return plain
+    return plain, text
 
 
 def _malformed(content: bytes, error: Exception) -> str:
@@ -161,13 +167,13 @@ def _malformed(content: bytes, error: Exception) -> str:
     return "it ends in the middle" if text == "Input data was truncated" else text
 
 
-def _repeated_key(content: bytes, plain: Any) -> str | None:
+def _repeated_key(content: bytes, text: bytes) -> str | None:
     """A key that an object has twice.
 
-    What was read has each key once, so a text without repeated keys has as many colons as the JSON of what was read.
+    What was read has each key once, so content without repeated keys has as many colons as the JSON of what was read.
     Only where the numbers differ (or a text escapes its colons) is it looked at key by key.
     """
-    if content.count(b":") == msgspec.json.encode(plain).count(b":"):
+    if content.count(b":") == text.count(b":"):
         return None
     repeated: list[str] = []
 

@@ -15,7 +15,7 @@ from multiprocessing import get_context
 from typing import TypeVar
 
 from perfkit.model.errors import HistoryError, MissingExtra, SettingsError
-from perfkit.model.installation import extra_advice
+from perfkit.model.installation import collect_less_garbage, extra_advice
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -66,7 +66,7 @@ def parallel_map(
 @contextmanager
 def _processes(jobs: int) -> Iterator[tuple[Executor, Callable[[], int]]]:
     """An executor, and how many tasks it can run at a time now; what waits at the end is cancelled."""
-    executor = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    executor = ProcessPoolExecutor(jobs, get_context("spawn"), collect_less_garbage)
     try:
         yield executor, lambda: jobs
     except BrokenProcessPool as error:

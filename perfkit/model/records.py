@@ -79,7 +79,7 @@ class Metric(StrEnum):
 
 
 _METRICS = {metric.value: metric.value for metric in Metric}  # by plain names attributes are found in half of the time
-_values_of = attrgetter(*_METRICS)
+_NAMES, _values_of = frozenset(_METRICS), attrgetter(*_METRICS)
 SHORT_NAMES: Mapping[str, Metric] = MappingProxyType(
     {
         **dict.fromkeys(("avg", "average", "mean"), Metric.AVG),
@@ -363,7 +363,7 @@ class ServiceStats:
                     if value is not None and not 0 <= value < math.inf:
                         raise ValueError(f"{title}{name}: must be a finite number >= 0, got {value!r}")
         for names in (errors, steps, self.assumed):
-            if not _METRICS.keys() >= set(names):
+            if not _NAMES.issuperset(names):
                 list(map(Metric, names))
         if self.persistence is not None and not -2.0 <= self.persistence <= 2.0:
             raise ValueError(f"persistence: must be an exponent from -2 to 2, got {self.persistence!r}")
