@@ -20,7 +20,7 @@ from perfkit.analysis.evidence import (
     objectives_of,
     unknown_metrics,
 )
-from perfkit.analysis.noise_profile import NoiseProfile
+from perfkit.analysis.noise_profile import NoiseProfile, paired
 from perfkit.config.policy import Policy
 from perfkit.model.errors import NotComparable, did_you_mean
 from perfkit.model.records import (
@@ -91,6 +91,8 @@ def judge(
             f"The policy asks for {policy.required_runs} runs on each side; there are {len(baseline)} and "
             f"{len(candidate)}, so nothing is claimed."
         )
+    if profile is not None and (text := _weekdays_text(findings, profile)):
+        warnings.append(text)
     if sides.ok and not findings:
         warnings.append("Nothing to judge: no metric with a limit is known on both sides.")
     return Comparison(
@@ -110,6 +112,21 @@ def judge(
     )
 
 
+def _weekdays_text(findings: Sequence[Finding], profile: NoiseProfile) -> str:
+    """That weekdays were taken out, and where they matter most; empty where none were."""
+    levels = [(finding, finding.arithmetic.levels) for finding in findings if finding.arithmetic is not None]
+    without = [(finding, of.weekday_factors) for finding, of in levels if of is not None and of.weekday_error > 0.0]
+    shown = [(max(factors) / min(factors), finding, factors) for finding, factors in without if factors]
+    if not shown:
+        return ""
+    _, largest, factors = max(shown, key=lambda item: item[0])
+    return (
+        f"The weekday is taken out of {len(without)} of {len(findings)} findings, as {len(profile.runs)} earlier runs "
+        f"show it: values are as on the candidate's weekdays. It matters most for {largest.title} of {largest.label}: "
+        f"{100 * (min(factors) - 1):+.1f} to {100 * (max(factors) - 1):+.1f} %."
+    )
+
+
 def _renamed(limits: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Limits under the names that services have now; where two old names become one, what stands later holds."""
     table: dict[str, Any] = {}
@@ -126,6 +143,9 @@ def _findings(
 ) -> tuple[list[Finding], list[tuple[str, Gap | None]], Gate | None]:
     """What the rule says of every metric, then of every absolute limit; what is not known of them; and what gates."""
     baseline, candidate, policy, stages = staged.baseline, staged.candidate, staged.policy, staged.stages
+    as_measured = baseline, candidate
+    if profile is not None and policy.rule == "evidence" and paired(baseline, candidate) is None:
+        baseline, candidate = profile.on_weekdays_of(candidate, baseline)
     aggregated = with_aggregate(baseline, candidate, sides.services) if policy.rule == "evidence" else None
     gate = None
     if aggregated is not None:
@@ -135,7 +155,7 @@ def _findings(
     if not sides.services:
         return [], unknown, None
     new = (absence.service for absence in sides.coverage.absences if absence.is_new)
-    limits = objectives_of(baseline, candidate, (*sides.services, *new), policy, stages)
+    limits = objectives_of(*as_measured, (*sides.services, *new), policy, stages)
     if policy.rule == "threshold":
         return [*by_threshold(hypotheses), *by_evidence(limits, policy, profile, {}, sides.coverage)], unknown, None
     not_judged = dict(sides.not_judged)

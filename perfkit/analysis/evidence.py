@@ -286,6 +286,7 @@ def effect_of(
         values = level_values(entry, metric, baseline, hypothesis.candidate, profile)
         if values is None or not all(hypothesis.values[1]):
             return None
+        values = replace(values, prior=replace(values.prior, weekdays=None))  # a limit holds on every weekday
         noise, logs = noise_of(metric, values), np.log(values.candidate)
         numbers = level_arithmetic((math.log(amount), float(logs.mean())), noise, (logs.size,), confidence)
         half = numbers.quantile * numbers.error

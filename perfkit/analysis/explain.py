@@ -19,6 +19,8 @@ from perfkit.model.records import (
     Verdict,
 )
 
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
 
 def explain(comparison: Comparison, service: str, metric: str) -> str:
     """Every number between the run values and the verdict, in the order in which it was computed.
@@ -90,6 +92,10 @@ def _levels(finding: Finding, of: LevelArithmetic, paired: bool, confidence: flo
     yield "on the scale of natural logarithms (df: degrees of freedom)"
     first = "limit and mean" if finding.objective else "means"
     yield _step(first, f"{of.means[0]:.6f} and {of.means[1]:.6f}, difference d = {of.shift:+.6f}")
+    if of.weekday_error:
+        sizes = (f"{day} {100 * (f - 1):+.1f}" for day, f in zip(WEEKDAYS, of.weekday_factors, strict=False) if f != 1)
+        what = f"{', '.join(sizes)} %" if of.weekday_factors else "of each service"
+        yield _step("weekdays taken out", f"{what}; all values are as on the candidate's weekdays")
     if paired:
         yield _step("pairs", "the scatter is that of the pairs' differences, divided by sqrt(2) to be that of one run")
     yield _step("error within a run", f"{of.within_sd:.6f} ({'measured' if of.measured else 'assumed'})")
@@ -113,7 +119,9 @@ def _levels(finding: Finding, of: LevelArithmetic, paired: bool, confidence: flo
     )
     if of.floor_sd >= of.sd:
         yield _step("rounding of the source", f"s is not below {of.floor_sd:.6f}, which is used")
-    yield _step("error of the difference", f"e = s sqrt({' + '.join(f'1/{n}' for n in of.runs)}) = {of.error:.6f}")
+    parts = [*(f"1/{n}" for n in of.runs), *([f"{of.weekday_error:.4f}"] if of.weekday_error else [])]
+    why = ", the last for the error of the weekdays" if of.weekday_error else ""
+    yield _step("error of the difference", f"e = s sqrt({' + '.join(parts)}) = {of.error:.6f}{why}")
     low, high = of.interval
     yield _step(f"{confidence * 100:g} % interval", f"d -+ {of.quantile:.4f} e = {low:+.6f} to {high:+.6f}")
     against = " of the limit" if finding.objective else ""

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from perfkit.model.codec import Count, Size, encode
-from perfkit.model.records import Metric, Run, ServiceStats, standard_errors_of, values_of
+from perfkit.model.records import ALL_SERVICES, Metric, Run, ServiceStats, standard_errors_of, values_of
 from perfkit.stats.effect import (
     PRIOR_DF_ASSUMED,
     Failures,
     Noise,
     NoisePrior,
     Values,
+    Weekdays,
     run_to_run,
     scatter_of_steps,
     steps_of_history,
     with_neighbours,
 )
+from perfkit.stats.season import WEEK, WeekdayPattern, weekday_pattern, why_no_pattern
 from perfkit.stats.summary import PERSISTENCE_ERROR, runs_enough
 
 if TYPE_CHECKING:
@@ -63,12 +65,56 @@ class NoiseProfile:
     """The variation of every metric of a scenario, and the ids of the runs that it was learned from.
 
     ``runs_of_tail``: of each service whose single runs are too short for p99.9, how many of them tell it together.
+    ``weekdays``: of each service and metric that depends on it, the weekday pattern; ``None`` where an older version
+    did not look for it.
     """
 
     scenario: str
     runs: tuple[str, ...]
     variations: tuple[Variation, ...]
     runs_of_tail: dict[str, Count] = field(default_factory=dict)
+    weekdays: dict[str, dict[str, WeekdayPattern]] | None = None
+
+    def pattern(self, service: str, metric: Metric, *sides: Sequence[Run]) -> WeekdayPattern | None:
+        """The weekday pattern of a metric, where it has one and knows the weekday of all runs of the sides."""
+        pattern = (self.weekdays or {}).get(service, {}).get(metric)
+        return pattern if pattern is not None and all(pattern.is_known(days_of(side)) for side in sides) else None
+
+    def weekdays_taken_out(
+        self, service: str, metric: Metric, baseline: Sequence[Run], candidate: Sequence[Run]
+    ) -> Weekdays | None:
+        """What `on_weekdays_of` took out of a metric; of all services together what it took out of any of them."""
+        if not self.weekdays or not baseline or not candidate:
+            return None
+        names = self.weekdays if service == ALL_SERVICES else (service,)
+        own = sum(run.id in self.run_ids for run in baseline) / len(baseline)
+        found = [
+            Weekdays(
+                pattern.factors if service != ALL_SERVICES else (),
+                pattern.error(days_of(baseline), days_of(candidate)),
+                own * (np.count_nonzero(pattern.runs) - 1) * (len(baseline) - 1) / (sum(pattern.runs) - 1),
+            )
+            for name in names
+            if (pattern := self.pattern(name, metric, baseline, candidate)) is not None
+        ]
+        return max(found, key=lambda weekdays: weekdays.error, default=None)
+
+    def on_weekdays_of(self, candidate: Sequence[Run], baseline: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+        """Baseline and candidate as if all had been made on the candidate's weekdays, as far as patterns are known."""
+        of_baseline: dict[str, dict[str, Floats]] = {}
+        of_candidate: dict[str, dict[str, Floats]] = {}
+        for service, metrics in (self.weekdays or {}).items():
+            for metric in map(Metric, metrics):
+                if (pattern := self.pattern(service, metric, baseline, candidate)) is not None:
+                    before, after = pattern.at(days_of(baseline)), pattern.at(days_of(candidate))
+                    usual = float(np.exp(np.log(after).mean()))
+                    of_baseline.setdefault(service, {})[metric.value] = usual / before
+                    of_candidate.setdefault(service, {})[metric.value] = usual / after
+        return _scaled(baseline, of_baseline), _scaled(candidate, of_candidate)
+
+    @cached_property
+    def run_ids(self) -> frozenset[str]:
+        return frozenset(self.runs)
 
     @cached_property
     def index(self) -> dict[tuple[str, str], Variation]:
@@ -98,7 +144,7 @@ def profile_of(scenario: str, runs: Sequence[Run]) -> NoiseProfile:
     learns from the counts.
     """
     histories: dict[tuple[str, Metric], tuple[Metric, Values]] = {}
-    runs_of_tail = {}
+    runs_of_tail, weekdays = {}, weekday_patterns_of(runs)
     for service in dict.fromkeys(name for run in runs for name in run.services):
         of_service = [run.services[service] for run in runs if service in run.services]
         if (least := runs_for_tail(of_service)) is not None:
@@ -107,7 +153,15 @@ def profile_of(scenario: str, runs: Sequence[Run]) -> NoiseProfile:
             stats = [item for item in of_service if item.value(metric)]
             if metric is Metric.ERROR_RATE or len(stats) < 2:
                 continue
-            steps = steps_of_history(np.log([item.value(metric) or np.nan for item in stats]))
+            logs = np.log([item.value(metric) or np.nan for item in stats])
+            pattern, spent = weekdays.get(service, {}).get(metric.value), 0.0
+            if pattern is not None:
+                at = [
+                    n for n, run in enumerate(runs) if service in run.services and run.services[service].value(metric)
+                ]
+                logs -= np.log(pattern.at(days_of([runs[n] for n in at])))
+                spent = WEEK / sum(pattern.runs)
+            steps = steps_of_history(logs) / np.sqrt(1.0 - spent)
             prior = noise_prior(metric, (stats,), scatter_of_steps(steps))
             # Of the services together too, differences of neighbouring runs: drift and steps are no noise
             histories[service, metric] = metric, Values(np.ones(steps.size), np.exp(steps), prior, paired=True)
@@ -119,7 +173,47 @@ def profile_of(scenario: str, runs: Sequence[Run]) -> NoiseProfile:
         variations.append(
             Variation(service, metric.value, values.baseline.size + 1, *sizes, squares, df, noise.df - df)
         )
-    return NoiseProfile(scenario, tuple(run.id for run in runs), tuple(variations), runs_of_tail)
+    return NoiseProfile(scenario, tuple(run.id for run in runs), tuple(variations), runs_of_tail, weekdays)
+
+
+def _scaled(runs: Sequence[Run], factors: Mapping[str, Mapping[str, Floats]]) -> list[Run]:
+    """Runs whose values of services and metrics are multiplied by factors, shape ``(n_runs,)``, with their errors."""
+
+    def scaled(stats: ServiceStats, of_metrics: Mapping[str, Floats], number: int) -> ServiceStats:
+        by = {metric: float(of_runs[number]) for metric, of_runs in of_metrics.items()}
+        values: dict[str, Any] = {metric: getattr(stats, metric) for metric in by}
+        return replace(
+            stats,
+            standard_errors={name: error * by.get(name, 1.0) for name, error in stats.standard_errors.items()},
+            resolutions={name: step * by.get(name, 1.0) for name, step in stats.resolutions.items()},
+            **{metric: value * by[metric] for metric, value in values.items() if value is not None},
+        )
+
+    def services(run: Run, number: int) -> dict[str, ServiceStats]:
+        return {name: scaled(stats, factors.get(name, {}), number) for name, stats in run.services.items()}
+
+    return [replace(run, services=services(run, number)) for number, run in enumerate(runs)] if factors else list(runs)
+
+
+def days_of(runs: Sequence[Run]) -> Floats:
+    """When runs started, in days since 1970 (UTC); ``NaN`` where that is not known."""
+    starts = (run.started_at for run in runs)
+    return np.array([np.nan if at is None else at.timestamp() / 86_400.0 for at in starts])
+
+
+def weekday_patterns_of(runs: Sequence[Run]) -> dict[str, dict[str, WeekdayPattern]]:
+    """Of each service and metric of a history that depends on the weekday beyond chance: its pattern."""
+    days = days_of(runs)
+    if why_no_pattern(days):
+        return {}
+    found: dict[str, dict[str, WeekdayPattern]] = {}
+    for service in dict.fromkeys(name for run in runs for name in run.services):
+        for metric in Metric:
+            known = [run.services[service].value(metric) if service in run.services else None for run in runs]
+            pattern = weekday_pattern(np.array(known, float), days)
+            if pattern is not None and metric is not Metric.ERROR_RATE:
+                found.setdefault(service, {})[metric.value] = pattern
+    return found
 
 
 def noise_prior(
@@ -174,7 +268,10 @@ def level_values(
         return None
     # The history tells how runs scatter that were made apart: more than those of a pair do
     history = profile.scatter(service, metric) if profile is not None and pairs is None else (0.0, 0.0)
-    return Values(values[0], values[1], noise_prior(metric, stats, history), pairs is not None)
+    prior = noise_prior(metric, stats, history)
+    if profile is not None and pairs is None:
+        prior = replace(prior, weekdays=profile.weekdays_taken_out(service, metric, baseline, candidate))
+    return Values(values[0], values[1], prior, pairs is not None)
 
 
 def knowing_neighbours(levels: Mapping[Key, tuple[Metric, Values]]) -> dict[Key, Values]:

@@ -25,6 +25,7 @@ import numpy as np
 
 from perfkit.analysis.comparability import machine_advice
 from perfkit.analysis.compare import judge
+from perfkit.analysis.noise_profile import NoiseProfile, weekday_patterns_of
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import Acknowledgement, match, with_acknowledgement
 from perfkit.history.baselines import Baselines, Pinned
@@ -140,7 +141,8 @@ def judge_history(
         selected = _without_newest_outliers(selected, earlier, outliers.newest)
 
     share = replace(policy, alpha=policy.alpha * SPENDING / (len(earlier) + SPENDING) ** 2)
-    comparison = judge(selected.runs, candidates, share)
+    weekdays = NoiseProfile(scenario, tuple(run.id for run in earlier), (), weekdays=weekday_patterns_of(earlier))
+    comparison = judge(selected.runs, candidates, share, weekdays)
     # What was acknowledged between the baseline, or most of it, and the candidates
     ids = history.run_ids
     middle = sorted(ids.index(run.id) for run in selected.runs)[len(selected.runs) // 2]
@@ -157,7 +159,7 @@ def judge_history(
         failing = [alert for alert in monitor.alerts if alert.fails and pull is None]
         reasons = [f"{alert.event.headline} {alert.open_for}" for alert in failing]
         is_listed = hold is not None and any(hold.undetected.id == alert.event.id for alert in failing)
-        if hold is not None and not is_listed and hold.is_shown_by(candidates, comparison, share, near):
+        if hold is not None and not is_listed and hold.is_shown_by(candidates, comparison, share, weekdays, near):
             reasons.append(hold.undetected.headline)
         if len(candidates) == 1 and outliers is not None:
             comparison = _with_findings(comparison, map(outliers.doubted, comparison.findings), policy)
@@ -350,6 +352,7 @@ class BaselineHold:
         candidates: Sequence[Run],
         comparison: Comparison,
         policy: Policy,
+        weekdays: NoiseProfile,
         acknowledgements: Sequence[Acknowledgement],
     ) -> bool:
         """Whether all runs since the change show that it is a regression, which the candidates have not left behind.
@@ -357,7 +360,7 @@ class BaselineHold:
         ``comparison`` is that of the candidates with this level, under ``policy``; what is acknowledged is no
         regression.
         """
-        whole = judge(self.runs, (*self.since, *candidates), replace(policy, alpha=policy.alpha / NEWS))
+        whole = judge(self.runs, (*self.since, *candidates), replace(policy, alpha=policy.alpha / NEWS), weekdays)
         called = (with_acknowledgement(item, acknowledgements) for item in whole.findings)
         worse = {(item.label, item.metric) for item in called if item.verdict is Verdict.REGRESSION}
         return any((item.label, item.metric) in worse and _leans_beyond(item) for item in comparison.findings)
@@ -527,7 +530,7 @@ def outlier_runs(history: HistoryAnalysis, policy: Policy) -> OutlierRuns:
     noise: dict[Series, float] = {}
     worse_of: dict[Series, Floats] = {}
     most_newest = 0
-    for key, values in history.aligned.series.items():
+    for key, values in history.usual.series.items():
         if policy.limit(*key) is None:
             continue
         segmentation = history.segmentation(key)

@@ -42,7 +42,7 @@ def stored_profile(
         with suppress(ReadError):  # a broken one is learned anew
             plain = parse_json(content, path)
             profile = decode(plain, NoiseProfile, path, schema=SCHEMA, title="noise profile")
-            if (profile.scenario, profile.runs) == (scenario, ids):
+            if (profile.scenario, profile.runs) == (scenario, ids) and profile.weekdays is not None:
                 return profile
     profile = profile_of(scenario, list(store.summaries(ids)))
     if not without:

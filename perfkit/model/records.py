@@ -644,7 +644,7 @@ class LevelArithmetic:
     # not below ``floor_sd``, which the rounding of the source leaves
     sd: Size
     df: Size
-    runs: tuple[Count, ...]  # numbers of runs n of which ``error = sd sqrt(sum(1/n))``
+    runs: tuple[Count, ...]  # numbers n of runs: ``error = sd sqrt(sum(1/n) + weekday_error)``
     # error, quantile: standard error of ``shift``, and the quantile of Student's t that makes the interval of it
     error: Size
     quantile: Size
@@ -654,6 +654,10 @@ class LevelArithmetic:
     # prior_level: where the prior is what the runs foretell: how many times that is expected; ``None``: it is not, or
     # an older version wrote this
     prior_level: Size | None = None
+    # weekday_factors, weekday_error: the factor of each weekday, Monday first, that was taken out of the values, and
+    # what its error adds under the root of `error`; empty and 0 where nothing was
+    weekday_factors: tuple[Size, ...] = ()
+    weekday_error: Size = 0.0
 
     def __post_init__(self) -> None:
         if not self.error > 0:

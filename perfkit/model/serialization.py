@@ -487,7 +487,7 @@ def _level_contradictions(finding: Finding, levels: LevelArithmetic, paired: boo
     if not all(levels.runs):
         yield "arithmetic.levels.runs: must be > 0"
         return
-    error = levels.sd * math.sqrt(sum(1.0 / count for count in levels.runs))
+    error = levels.sd * math.sqrt(sum(1.0 / count for count in levels.runs) + levels.weekday_error)
     if _differ(levels.error, error):
         yield f"arithmetic.levels.error is {levels.error:g}, and its runs make it {error:g}"
     squares = levels.weight * levels.prior_sd**2 + sum(levels.squares) + levels.history_squares

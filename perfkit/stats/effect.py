@@ -69,15 +69,39 @@ class Scatter:
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """Standard deviation (log scale) of one run's value around its level, and the degrees of freedom behind it."""
+    """Standard deviation (log scale) of one run's value around its level, and the degrees of freedom behind it.
+
+    ``weekday_error``: what the errors of weekdays that were taken out add to the variance of a difference of means, in
+    variances of one run.
+    """
 
     sd: float
     df: float
     scatter: Scatter | None = field(default=None, repr=False, compare=False)
+    weekday_error: float = 0.0
 
     def error(self, *runs: int) -> float:
         """Standard error of the mean of that many runs, or of the difference of two such means."""
-        return self.sd * math.sqrt(sum(1.0 / n for n in runs))
+        return self.sd * math.sqrt(sum(1.0 / n for n in runs) + (self.weekday_error if len(runs) > 1 else 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Weekdays:
+    """A weekday pattern that was taken out of the values of both sides, all now as on those of the candidate.
+
+    Parameters
+    ----------
+    factors
+        Of each weekday, Monday first (`stats.season.WeekdayPattern`).
+    error
+        As `Noise.weekday_error`.
+    spent_df
+        Degrees of freedom of the scatter that went into the pattern: it was estimated from runs of the baseline too.
+    """
+
+    factors: tuple[float, ...]
+    error: float
+    spent_df: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +129,8 @@ class NoisePrior:
         Sum of squares and degrees of freedom from earlier runs (`scatter_of_steps`).
     neighbours
         What the other services of the same runs tell (`with_neighbours`).
+    weekdays
+        What was taken out of the values; ``None`` where nothing was.
     persistence
         Exponent of the slow waves within the runs, their mean less its standard error; ``None`` where a run cannot
         tell.  From a block of a run to the whole run such noise grows by the number of blocks to this power.
@@ -116,6 +142,7 @@ class NoisePrior:
     history: tuple[float, float] = (0.0, 0.0)
     persistence: float | None = None
     neighbours: Neighbours | None = None
+    weekdays: Weekdays | None = None
 
     def level(self, df_of_scatter: float) -> float | None:
         """How many times what runs foretell that show their slow waves is expected; ``None`` of others."""
@@ -155,12 +182,15 @@ def run_to_run(metric: Metric, sides: Sequence[Floats], prior: NoisePrior) -> No
     """
     of_sides = tuple(float(((side - side.mean()) ** 2).sum()) for side in sides if side.size)
     df_of_sides = float(sum(side.size - 1 for side in sides if side.size))
+    if prior.weekdays is not None:
+        df_of_sides = max(df_of_sides - prior.weekdays.spent_df, 0.0)
     squares, df = sum(of_sides) + prior.history[0], df_of_sides + prior.history[1]
     expected = prior.noise(metric, df)
     weight = _prior_weight(expected, squares, df)
     variance = (weight * expected.sd**2 + squares) / (weight + df)
     scatter = Scatter(prior, expected, weight, of_sides, df_of_sides)
-    return Noise(float(np.sqrt(max(variance, prior.floor))), weight + df, scatter)
+    sd = float(np.sqrt(max(variance, prior.floor)))
+    return Noise(sd, weight + df, scatter, prior.weekdays.error if prior.weekdays is not None else 0.0)
 
 
 def _prior_weight(prior: Noise, squares: float, df: float) -> float:
@@ -360,6 +390,8 @@ def level_arithmetic(
         services=neighbours.services if neighbours is not None and neighbours.df == scatter.expected.df else 0,
         persistence=prior.persistence,
         prior_level=prior.level(scatter.df + prior.history[1]),
+        weekday_factors=prior.weekdays.factors if prior.weekdays is not None and len(runs) > 1 else (),
+        weekday_error=noise.weekday_error if len(runs) > 1 else 0.0,
     )
 
 

@@ -57,6 +57,23 @@ class WeekdayPattern:
         found[known] = np.asarray(self.factors)[_weekdays(_numbers(days[known], self.shift))]
         return found
 
+    def is_known(self, days: Floats) -> bool:
+        """Whether there is a factor for the weekday of each of these runs."""
+        if np.isnan(days).any():
+            return False
+        return bool((np.asarray(self.runs)[_weekdays(_numbers(days, self.shift))] >= LEAST_OF_A_WEEKDAY).all())
+
+    def error(self, before: Floats, after: Floats) -> float:
+        """What the factors' own errors add to the variance of a difference of two means, in variances of one run.
+
+        Of runs that started then, whose weekdays are known.  A factor has the error of the mean of its runs; those of
+        weekdays that both sides have alike cancel.
+        """
+        shares = [np.bincount(_weekdays(_numbers(of, self.shift)), minlength=WEEK) / len(of) for of in (before, after)]
+        apart = (shares[1] - shares[0])[np.asarray(self.runs) >= LEAST_OF_A_WEEKDAY]
+        counts = np.asarray(self.runs)[np.asarray(self.runs) >= LEAST_OF_A_WEEKDAY]
+        return float((apart**2 / counts).sum())
+
 
 def days_since_1970(times: NDArray[np.datetime64]) -> Floats:
     """With their fractions, in UTC; ``NaN`` where a time is unknown (``NaT``)."""
