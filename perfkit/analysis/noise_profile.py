@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from perfkit.model.codec import Count, Size, encode
-from perfkit.model.records import ALL_SERVICES, Metric, Run, ServiceStats, standard_errors_of, values_of
+from perfkit.model.records import ALL_SERVICES, Metric, Run, ServiceStats, Tail, standard_errors_of, values_of
 from perfkit.stats.effect import (
     PRIOR_DF_ASSUMED,
+    PRIOR_OVERDISPERSION_DF,
     Failures,
     Noise,
     NoisePrior,
@@ -26,6 +27,7 @@ from perfkit.stats.effect import (
 )
 from perfkit.stats.season import WEEK, WeekdayPattern, weekday_pattern, why_no_pattern
 from perfkit.stats.summary import PERSISTENCE_ERROR, runs_enough
+from perfkit.stats.tail import SCATTER, TailDesign, is_enough, pooled, scatter_of_tails
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,13 +62,39 @@ class Variation:
         Metric(self.metric)
 
 
+@dataclass(frozen=True, slots=True)
+class TailVariation:
+    """A percentile of one service that single runs are too short for, but so many together tell.
+
+    ``tail`` is that of all ``runs`` together; the slow requests of single ones scatter by ``overdispersion`` times what
+    chance alone allows.  ``least_runs`` of them tell the percentile.
+    """
+
+    service: str
+    metric: str
+    runs: Count
+    tail: Tail
+    overdispersion: Size
+    least_runs: Count
+
+    def __post_init__(self) -> None:
+        if Metric(self.metric).quantile not in SCATTER:
+            raise ValueError(f"metric: expected a percentile of a tail, got {self.metric!r}")
+
+    def min_detectable(self, runs: int, level: float, tolerance: float, power: float) -> float:
+        """The smallest rise in percent that so many runs on each side call; ``nan`` where there is none."""
+        df = PRIOR_OVERDISPERSION_DF + 2.0 * (runs - 1)
+        design = TailDesign(Metric(self.metric).quantile or 0.0, level, tolerance, self.overdispersion, df)
+        return design.min_detectable(self.tail, [runs * self.tail.requests / self.runs] * 2, power)
+
+
 @dataclass(frozen=True)
 class NoiseProfile:
     """The variation of every metric of a scenario, and the ids of the runs that it was learned from.
 
     ``runs_of_tail``: of each service whose single runs are too short for p99.9, how many of them tell it together.
     ``weekdays``: of each service and metric that depends on it, the weekday pattern; ``None`` where an older version
-    did not look for it.
+    did not look for it.  ``tails``: percentiles that single runs are too short for.
     """
 
     scenario: str
@@ -74,6 +102,7 @@ class NoiseProfile:
     variations: tuple[Variation, ...]
     runs_of_tail: dict[str, Count] = field(default_factory=dict)
     weekdays: dict[str, dict[str, WeekdayPattern]] | None = None
+    tails: tuple[TailVariation, ...] = ()
 
     def pattern(self, service: str, metric: Metric, *sides: Sequence[Run]) -> WeekdayPattern | None:
         """The weekday pattern of a metric, where it has one and knows the weekday of all runs of the sides."""
@@ -145,10 +174,12 @@ def profile_of(scenario: str, runs: Sequence[Run]) -> NoiseProfile:
     """
     histories: dict[tuple[str, Metric], tuple[Metric, Values]] = {}
     runs_of_tail, weekdays = {}, weekday_patterns_of(runs)
+    tails: list[TailVariation] = []
     for service in dict.fromkeys(name for run in runs for name in run.services):
         of_service = [run.services[service] for run in runs if service in run.services]
         if (least := runs_for_tail(of_service)) is not None:
             runs_of_tail[service] = least
+        tails += [found for metric in Metric if (found := tail_variation(service, metric, of_service)) is not None]
         for metric in Metric:
             stats = [item for item in of_service if item.value(metric)]
             if metric is Metric.ERROR_RATE or len(stats) < 2:
@@ -173,7 +204,9 @@ def profile_of(scenario: str, runs: Sequence[Run]) -> NoiseProfile:
         variations.append(
             Variation(service, metric.value, values.baseline.size + 1, *sizes, squares, df, noise.df - df)
         )
-    return NoiseProfile(scenario, tuple(run.id for run in runs), tuple(variations), runs_of_tail, weekdays)
+    return NoiseProfile(
+        scenario, tuple(run.id for run in runs), tuple(variations), runs_of_tail, weekdays, tuple(tails)
+    )
 
 
 def _scaled(runs: Sequence[Run], factors: Mapping[str, Mapping[str, Floats]]) -> list[Run]:
@@ -309,6 +342,17 @@ def runs_for_tail(stats: Sequence[ServiceStats]) -> int | None:
     if len(tails) < len(stats) or all(item.value(Metric.P999) for item in stats):
         return None
     return runs_enough(tails, 0.999)
+
+
+def tail_variation(service: str, metric: Metric, stats: Sequence[ServiceStats]) -> TailVariation | None:
+    """How p99 or p99.9 varies that runs like these tell only together; ``None`` where one tells it, or none do."""
+    tails, quantile = [item.tail for item in stats if item.tail is not None], metric.quantile
+    if quantile is None or quantile not in SCATTER or any(item.value(metric) for item in stats):
+        return None
+    if len(tails) < len(stats) or not is_enough(tails, quantile) or (least := runs_enough(tails, quantile)) is None:
+        return None
+    (factor, _), _, _ = scatter_of_tails(quantile, (tails,))
+    return TailVariation(service, metric.value, len(tails), pooled(tails), factor, least)
 
 
 def failures_of(stats: Sequence[ServiceStats]) -> Failures | None:

@@ -7,6 +7,7 @@ the designs of `perfkit.stats.power`.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from perfkit.analysis.coverage import MANY, gate_by_shares, gate_of
 from perfkit.analysis.noise_profile import (
     NoiseProfile,
+    TailVariation,
     failures_of,
     knowing_neighbours,
     level_values,
@@ -115,7 +117,7 @@ def allocate_alpha(
 
 
 BEYOND_SIZE = math.log(101.0)  # more than +10,000 %: so few and so unlike runs show no change of any size
-PlanRow = tuple[str, str, float, int, int | None, float | None]
+PlanRow = tuple[str, str, float | None, int, int | None, float | None]
 
 
 def log_worsening(metric: Metric, percent: float) -> float:
@@ -196,8 +198,9 @@ def runs_needed(
 
     Called is what a comparison calls a regression: beyond chance, and seen to be beyond the tolerance (in percent;
     ``None`` where an absolute one cannot be placed).  Runs are ``None`` where `MOST_RUNS` would not do, as where the
-    tolerance accepts the worsening.  ``usual`` are the values that absolute tolerances are seen from, and the rates
-    that say which of many services gate.  The comparison is planned to know this profile (``history``).
+    tolerance accepts the worsening; the variation is of a percentile that only all runs of a side tell together.
+    ``usual`` are the values that absolute tolerances are seen from, and the rates that say which of many services gate.
+    The comparison is planned to know this profile (``history``).
     """
     if not 0 < percent < 1000:
         raise ValueError(f"detect: a worsening in percent, above 0 and below 1000, got {percent!r}")
@@ -227,4 +230,20 @@ def runs_needed(
                 needed = n
                 break
         rows.append((service, metric.value, variation.variation_pct, variation.runs, needed, tolerance))
-    return rows
+    for tail in profile.tails:
+        service, metric = tail.service, Metric(tail.metric)
+        if (limit := policy.limit(service, metric)) is None:
+            continue
+        tolerance = limit.in_change_unit(usual.get((service, metric)))
+        bound = log_worsening(metric, tolerance) if tolerance is not None else math.inf
+
+        def is_enough(n: int, tail: TailVariation = tail, bound: float = bound) -> bool:
+            level = levels[n - 1].get((tail.service, Metric(tail.metric)))
+            return level is not None and tail.min_detectable(n, level, bound, power) <= percent
+
+        needed = None
+        if bound < log_worsening(metric, percent) and is_enough(MOST_RUNS):
+            needed = bisect_left(range(tail.least_runs, MOST_RUNS), True, key=is_enough) + tail.least_runs
+        rows.append((service, metric.value, None, tail.runs, needed, tolerance))
+    place = {name: number for number, name in enumerate(services)}
+    return sorted(rows, key=lambda row: place[row[0]])

@@ -105,7 +105,7 @@ def plan(workspace: Workspace, scenario: str, detect: float, power: float, forma
         cells = (
             "" if row["service"] == above else shorten(row["service"]),
             SHORT_METRICS.get(row["metric"], row["metric"]),
-            f"{row['variation_pct']:.1f} %",
+            "of all runs" if row["variation_pct"] is None else f"{row['variation_pct']:.1f} %",
             str(row["history_runs"]),
             "~" if runs is None else str(int(runs)),
             "~" if hours is None else f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h",

@@ -74,7 +74,8 @@ class Plan:
     def to_frame(self) -> pd.DataFrame:
         """One row per service and metric that has a tolerance.
 
-        Columns: service, metric, variation_pct (run-to-run standard deviation in percent), history_runs (behind it),
+        Columns: service, metric, variation_pct (run-to-run standard deviation in percent; ``NaN`` of a percentile that
+        only all runs of a side tell together), history_runs (behind it),
         runs_per_side (``NaN`` where no number of runs would do), tolerance_pct, hours (of load, both sides).
         """
         return self.frame.copy()
@@ -102,6 +103,8 @@ def plan_runs(context: HistoryContext, scenario: str, change_pct: float, *, powe
     rows = runs_needed(profile, policy, change_pct, power, levels)
     columns = ["service", "metric", "variation_pct", "history_runs", "runs_per_side", "tolerance_pct"]
     frame = pd.DataFrame(rows, columns=columns)
-    frame = frame.assign(**{name: pd.to_numeric(frame[name]) for name in ("runs_per_side", "tolerance_pct")})
+    frame = frame.assign(
+        **{name: pd.to_numeric(frame[name]) for name in ("variation_pct", "runs_per_side", "tolerance_pct")}
+    )
     hours = 2 * frame["runs_per_side"].astype(float) * lengths.astype(float).median() / 3600
     return Plan(scenario, change_pct, power, frame.assign(hours=hours))

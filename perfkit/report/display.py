@@ -699,7 +699,7 @@ def plan_html(plan: Plan) -> str:
             row["service"],
             Metric(row["metric"]).title,
             text_of(row["runs_per_side"], "{:.0f}"),
-            f"{row['variation_pct']:.1f} %",
+            "of all runs" if row["variation_pct"] != row["variation_pct"] else f"{row['variation_pct']:.1f} %",
             text_of(row["tolerance_pct"], "{:g} %"),
             text_of(row["hours"], "{:.1f}"),
         ]

@@ -51,15 +51,9 @@ def compare_tails(quantile: float, baseline: Sequence[Tail], candidate: Sequence
     scatters inside them.  Change and interval are those of the quantile in percent: Woodruff's interval of each side
     from Wilson's of its rank, joined on the log scale (MOVER, Zou & Donner 2008, doi:10.1002/sim.3095).
     """
-    sides, scatter = (baseline, candidate), []
+    sides = baseline, candidate
     counts = [np.array([tail.requests for tail in side], float) for side in sides]
-    beyond = counted_beyond(np.concatenate(counts).sum())
-    expected = max(float(np.mean([tail.dispersion for side in sides for tail in side])), SCATTER[quantile])
-    thresholds = quantiles_of((*baseline, *candidate), (min(quantile, BEYOND[1]), beyond))
-    for threshold in map(float, thresholds):
-        slow = [np.floor([tail.requests * _above(tail, threshold) + 0.5 for tail in side]) for side in sides]
-        scatter.append(overdispersion(slow, counts, expected))
-    factor, df = max(scatter)
+    (factor, df), slow, threshold = scatter_of_tails(quantile, sides)
     t = float(stdtrit(df, 0.5 + confidence / 2.0))
     shift, below, above = _shift(quantile, sides, [float(of_side.sum()) / factor for of_side in counts], t)
     change, ci_low, ci_high = (100.0 * math.expm1(log) for log in (shift, shift - below, shift + above))
@@ -70,8 +64,24 @@ def compare_tails(quantile: float, baseline: Sequence[Tail], candidate: Sequence
         ci_high,
         rise_of_rates(before, after, factor, df),
         rise_of_rates(after, before, factor, df),
-        arithmetic=rate_arithmetic((before, after), factor, df, t, beyond_ms=threshold, beyond=beyond),
+        arithmetic=rate_arithmetic(
+            (before, after), factor, df, t, None, threshold, counted_beyond(np.concatenate(counts).sum())
+        ),
     )
+
+
+def scatter_of_tails(
+    quantile: float, sides: Sequence[Sequence[Tail]]
+) -> tuple[tuple[float, float], list[Floats], float]:
+    """How much more than by chance slow requests scatter, with df; how many each run has, and from what ms on."""
+    tails, scatter = [tail for side in sides for tail in side], []
+    counts = [np.array([tail.requests for tail in side], float) for side in sides]
+    expected = max(float(np.mean([tail.dispersion for tail in tails])), SCATTER[quantile])
+    beyond = counted_beyond(sum(tail.requests for tail in tails))
+    for threshold in map(float, quantiles_of(tails, (min(quantile, BEYOND[1]), beyond))):
+        slow = [np.floor([tail.requests * _above(tail, threshold) + 0.5 for tail in side]) for side in sides]
+        scatter.append(overdispersion(slow, counts, expected))
+    return max(scatter), slow, threshold
 
 
 def _shift(

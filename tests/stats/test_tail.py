@@ -1,5 +1,6 @@
 """p99 and p99.9 of all runs of a side together, where single runs are too short to know it."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,13 +11,17 @@ from samples import arrays, summarise
 from perfkit import Metric, Policy, compare, run_from_requests
 from perfkit.analysis.evidence import hypotheses_of
 from perfkit.analysis.explain import explain
-from perfkit.analysis.noise_profile import profile_of, runs_for_tail
-from perfkit.analysis.power import detectable, levels_of_tests
+from perfkit.analysis.noise_profile import SCHEMA, NoiseProfile, profile_of, runs_for_tail
+from perfkit.analysis.power import detectable, levels_of_tests, runs_needed
+from perfkit.history.planning import Plan
+from perfkit.model.codec import decode
 from perfkit.model.records import Tail
 from perfkit.model.serialization import comparison_from_document, stats_contradiction
+from perfkit.report.display import plan_html
 from perfkit.report.findings import finding_row, headlines
 from perfkit.stats.tail import TailDesign, compare_tails, counted_beyond, is_enough, pooled, quantiles_of
 
+PLANNED = ["service", "metric", "variation_pct", "history_runs", "runs_per_side", "tolerance_pct"]
 REQUESTS, LENGTH_S = 800, 60.0
 
 
@@ -171,7 +176,7 @@ def test_a_row_of_all_runs_says_what_it_could_have_shown_and_what_would_settle_i
     assert sizes == sorted(sizes, reverse=True)
     assert 25 < sizes[2] < 27 < sizes[0] < 80
     assert sizes[0] < design.min_detectable(shape, (6400, 6400), 0.95)
-    assert np.isnan(design.min_detectable(shape, (800, 800)))  # of so few slow ones no share is beyond chance
+    assert np.isnan(design.min_detectable(shape, (300, 300)))  # of so few slow ones no share is beyond chance
     needed = design.requests_needed((shape, shape), (6400, 6400), 0.95)
     assert 6400 < needed < 60_000
     slower = replace(shape, latencies_ms=tuple(1.3 * latency for latency in shape.latencies_ms))
@@ -182,6 +187,24 @@ def test_a_row_of_all_runs_says_what_it_could_have_shown_and_what_would_settle_i
     (finding,) = (f for f in open_row.findings if f.is_of_tails and f.verdict == "inconclusive")
     assert finding.runs_needed == np.ceil((finding.requests_needed - 1520) / 190)
     assert finding_row(finding).cells["settle"] == f"+{finding.runs_needed} runs"
+
+
+def test_a_plan_has_a_row_for_a_percentile_that_only_all_runs_tell(comparison):
+    profile = profile_of("shop", comparison.baseline.runs)
+    assert decode(json.loads(json.dumps(profile.to_dict())), NoiseProfile, "here", schema=SCHEMA) == profile
+    (tail,) = profile.tails
+    assert (tail.metric, tail.runs, tail.tail.requests) == (Metric.P999, 8, 6400)
+    rows = {percent: runs_needed(profile, Policy(), percent, 0.8, {})[-1] for percent in (20.0, 50.0, 300.0)}
+    assert [row[:4] for row in rows.values()] == [("api", "p999_latency_ms", None, 8)] * 3
+    assert rows[20.0][4] is None  # within the tolerance
+    assert 5 <= rows[300.0][4] <= rows[50.0][4] <= 20
+    plan = Plan(
+        "shop",
+        50.0,
+        0.8,
+        pd.DataFrame([rows[50.0]], columns=PLANNED).astype({"variation_pct": float}).assign(hours=1.0),
+    )
+    assert "of all runs" in plan_html(plan)
 
 
 def test_a_plan_gives_such_a_tail_the_weight_that_the_comparison_gives_it(comparison):
