@@ -14,7 +14,6 @@ from perfkit.model.codec import Count, Size, encode
 from perfkit.model.records import ALL_SERVICES, Metric, Run, ServiceStats, Tail, standard_errors_of, values_of
 from perfkit.stats.effect import (
     PRIOR_DF_ASSUMED,
-    PRIOR_OVERDISPERSION_DF,
     Failures,
     Noise,
     NoisePrior,
@@ -27,7 +26,6 @@ from perfkit.stats.effect import (
 )
 from perfkit.stats.season import WEEK, WeekdayPattern, weekday_pattern, why_no_pattern
 from perfkit.stats.summary import PERSISTENCE_ERROR, runs_enough
-from perfkit.stats.tail import SCATTER, TailDesign, is_enough, pooled, scatter_of_tails
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,14 +76,8 @@ class TailVariation:
     least_runs: Count
 
     def __post_init__(self) -> None:
-        if Metric(self.metric).quantile not in SCATTER:
-            raise ValueError(f"metric: expected a percentile of a tail, got {self.metric!r}")
-
-    def min_detectable(self, runs: int, level: float, tolerance: float, power: float) -> float:
-        """The smallest rise in percent that so many runs on each side call; ``nan`` where there is none."""
-        df = PRIOR_OVERDISPERSION_DF + 2.0 * (runs - 1)
-        design = TailDesign(Metric(self.metric).quantile or 0.0, level, tolerance, self.overdispersion, df)
-        return design.min_detectable(self.tail, [runs * self.tail.requests / self.runs] * 2, power)
+        if Metric(self.metric).quantile is None:
+            raise ValueError(f"metric: expected a percentile, got {self.metric!r}")
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,7 @@ class NoiseProfile:
 
     ``runs_of_tail``: of each service whose single runs are too short for p99.9, how many of them tell it together.
     ``weekdays``: of each service and metric that depends on it, the weekday pattern; ``None`` where an older version
-    did not look for it.  ``tails``: percentiles that single runs are too short for.
+    did not look for it.  ``tails``: percentiles that single runs are too short for (`with_tails`).
     """
 
     scenario: str
@@ -174,12 +166,10 @@ def profile_of(scenario: str, runs: Sequence[Run]) -> NoiseProfile:
     """
     histories: dict[tuple[str, Metric], tuple[Metric, Values]] = {}
     runs_of_tail, weekdays = {}, weekday_patterns_of(runs)
-    tails: list[TailVariation] = []
     for service in dict.fromkeys(name for run in runs for name in run.services):
         of_service = [run.services[service] for run in runs if service in run.services]
         if (least := runs_for_tail(of_service)) is not None:
             runs_of_tail[service] = least
-        tails += [found for metric in Metric if (found := tail_variation(service, metric, of_service)) is not None]
         for metric in Metric:
             stats = [item for item in of_service if item.value(metric)]
             if metric is Metric.ERROR_RATE or len(stats) < 2:
@@ -204,9 +194,7 @@ def profile_of(scenario: str, runs: Sequence[Run]) -> NoiseProfile:
         variations.append(
             Variation(service, metric.value, values.baseline.size + 1, *sizes, squares, df, noise.df - df)
         )
-    return NoiseProfile(
-        scenario, tuple(run.id for run in runs), tuple(variations), runs_of_tail, weekdays, tuple(tails)
-    )
+    return NoiseProfile(scenario, tuple(run.id for run in runs), tuple(variations), runs_of_tail, weekdays)
 
 
 def _scaled(runs: Sequence[Run], factors: Mapping[str, Mapping[str, Floats]]) -> list[Run]:
@@ -342,17 +330,6 @@ def runs_for_tail(stats: Sequence[ServiceStats]) -> int | None:
     if len(tails) < len(stats) or all(item.value(Metric.P999) for item in stats):
         return None
     return runs_enough(tails, 0.999)
-
-
-def tail_variation(service: str, metric: Metric, stats: Sequence[ServiceStats]) -> TailVariation | None:
-    """How p99 or p99.9 varies that runs like these tell only together; ``None`` where one tells it, or none do."""
-    tails, quantile = [item.tail for item in stats if item.tail is not None], metric.quantile
-    if quantile is None or quantile not in SCATTER or any(item.value(metric) for item in stats):
-        return None
-    if len(tails) < len(stats) or not is_enough(tails, quantile) or (least := runs_enough(tails, quantile)) is None:
-        return None
-    (factor, _), _, _ = scatter_of_tails(quantile, (tails,))
-    return TailVariation(service, metric.value, len(tails), pooled(tails), factor, least)
 
 
 def failures_of(stats: Sequence[ServiceStats]) -> Failures | None:

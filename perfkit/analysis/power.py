@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from perfkit.analysis.coverage import MANY, gate_by_shares, gate_of
@@ -24,8 +24,17 @@ from perfkit.analysis.noise_profile import (
 )
 from perfkit.config.policy import Policy
 from perfkit.model.records import ALL_SERVICES, Gate, Metric, Run, Scope
-from perfkit.stats.effect import POOLED_FROM, PRIOR_DF, Noise, overdispersion, weighted_holm
+from perfkit.stats.effect import (
+    POOLED_FROM,
+    PRIOR_DF,
+    PRIOR_OVERDISPERSION_DF,
+    Noise,
+    overdispersion,
+    weighted_holm,
+)
 from perfkit.stats.power import MOST_RUNS, RequestDesign, RunDesign
+from perfkit.stats.summary import runs_enough
+from perfkit.stats.tail import SCATTER, TailDesign, is_enough, pooled, scatter_of_tails
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,6 +200,23 @@ def detectable(runs: Sequence[Run], *, policy: Policy | None = None, most: int =
     return pd.DataFrame(rows, columns=["service", "metric", "runs_per_side", "min_detectable", "change_unit"])
 
 
+def with_tails(profile: NoiseProfile, runs: Sequence[Run]) -> NoiseProfile:
+    """The profile of these runs with p99 and p99.9 where single ones are too short for it, and many tell it."""
+    tails = []
+    for service in dict.fromkeys(name for run in runs for name in run.services):
+        stats = [run.services[service] for run in runs if service in run.services]
+        kept = [item.tail for item in stats if item.tail is not None]
+        for metric in (metric for metric in Metric if metric.quantile in SCATTER):
+            quantile = metric.quantile or 0.0
+            is_told = (
+                len(kept) == len(stats) and is_enough(kept, quantile) and not any(of.value(metric) for of in stats)
+            )
+            if is_told and (least := runs_enough(kept, quantile)) is not None:
+                (factor, _), _, _ = scatter_of_tails(quantile, (kept,))
+                tails.append(TailVariation(service, metric.value, len(kept), pooled(kept), factor, least))
+    return replace(profile, tails=tuple(tails))
+
+
 def runs_needed(
     profile: NoiseProfile, policy: Policy, percent: float, power: float, usual: Mapping[tuple[str, Metric], float]
 ) -> list[PlanRow]:
@@ -230,6 +256,7 @@ def runs_needed(
                 needed = n
                 break
         rows.append((service, metric.value, variation.variation_pct, variation.runs, needed, tolerance))
+    place = {name: number for number, name in enumerate(services)}
     for tail in profile.tails:
         service, metric = tail.service, Metric(tail.metric)
         if (limit := policy.limit(service, metric)) is None:
@@ -237,13 +264,15 @@ def runs_needed(
         tolerance = limit.in_change_unit(usual.get((service, metric)))
         bound = log_worsening(metric, tolerance) if tolerance is not None else math.inf
 
-        def is_enough(n: int, tail: TailVariation = tail, bound: float = bound) -> bool:
-            level = levels[n - 1].get((tail.service, Metric(tail.metric)))
-            return level is not None and tail.min_detectable(n, level, bound, power) <= percent
+        def calls(n: int, tail: TailVariation = tail, bound: float = bound) -> bool:
+            """Whether so many runs on each side do."""
+            level, df = levels[n - 1][tail.service, Metric(tail.metric)], PRIOR_OVERDISPERSION_DF + 2.0 * (n - 1)
+            design = TailDesign(Metric(tail.metric).quantile or 0.0, level, bound, tail.overdispersion, df)
+            requests = n * tail.tail.requests / tail.runs
+            return design.min_detectable(tail.tail, (requests, requests), power) <= percent
 
         needed = None
-        if bound < log_worsening(metric, percent) and is_enough(MOST_RUNS):
-            needed = bisect_left(range(tail.least_runs, MOST_RUNS), True, key=is_enough) + tail.least_runs
+        if service in place and bound < log_worsening(metric, percent) and calls(MOST_RUNS):
+            needed = bisect_left(range(tail.least_runs, MOST_RUNS), True, key=calls) + tail.least_runs
         rows.append((service, metric.value, None, tail.runs, needed, tolerance))
-    place = {name: number for number, name in enumerate(services)}
-    return sorted(rows, key=lambda row: place[row[0]])
+    return sorted(rows, key=lambda row: place.get(row[0], len(place)))

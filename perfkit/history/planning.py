@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from perfkit.analysis.noise_profile import SCHEMA, NoiseProfile, profile_of
-from perfkit.analysis.power import runs_needed
+from perfkit.analysis.power import runs_needed, with_tails
 from perfkit.config.policy import Policy
 from perfkit.history.confounders import RECENT
 from perfkit.history.run_selector import HistoryContext, history_runs, is_selector
@@ -36,7 +36,8 @@ def stored_profile(
     if not ids:
         raise NotStored(f"{store.url}: every valid run of {scenario!r} is one of those to be compared")
     if service_names:
-        return profile_of(scenario, renamed_runs([store.get(run_id) for run_id in ids], service_names))
+        runs = renamed_runs([store.get(run_id) for run_id in ids], service_names)
+        return with_tails(profile_of(scenario, runs), runs)
     path = f"{NOISE}/{slug(scenario)}.json"
     if (content := store.derived(path)) is not None:
         with suppress(ReadError):  # a broken one is learned anew
@@ -44,7 +45,8 @@ def stored_profile(
             profile = decode(plain, NoiseProfile, path, schema=SCHEMA, title="noise profile")
             if (profile.scenario, profile.runs) == (scenario, ids) and profile.weekdays is not None:
                 return profile
-    profile = profile_of(scenario, list(store.summaries(ids)))
+    summaries = list(store.summaries(ids))
+    profile = with_tails(profile_of(scenario, summaries), summaries)
     if not without:
         store.keep_derived(path, dump_json(profile.to_dict()).encode())
     return profile
@@ -93,7 +95,8 @@ def plan_runs(context: HistoryContext, scenario: str, change_pct: float, *, powe
         runs = tuple(run for run in history_runs(scenario, context) if run.validity.ok)
         if not runs:
             raise NotStored(f"{context.store.url}: {scenario} has no valid run that tells its noise")
-        profile, lengths = profile_of(runs[0].scenario, runs), pd.Series([run.duration_s for run in runs], dtype=float)
+        profile = with_tails(profile_of(runs[0].scenario, runs), runs)
+        lengths = pd.Series([run.duration_s for run in runs], dtype=float)
         timeline = timeline_of(runs[0].scenario, runs)
     else:
         profile = stored_profile(context.store, scenario, service_names=context.service_names)

@@ -12,7 +12,7 @@ from perfkit import Metric, Policy, compare, run_from_requests
 from perfkit.analysis.evidence import hypotheses_of
 from perfkit.analysis.explain import explain
 from perfkit.analysis.noise_profile import SCHEMA, NoiseProfile, profile_of, runs_for_tail
-from perfkit.analysis.power import detectable, levels_of_tests, runs_needed
+from perfkit.analysis.power import detectable, levels_of_tests, runs_needed, with_tails
 from perfkit.history.planning import Plan
 from perfkit.model.codec import decode
 from perfkit.model.records import Tail
@@ -190,7 +190,8 @@ def test_a_row_of_all_runs_says_what_it_could_have_shown_and_what_would_settle_i
 
 
 def test_a_plan_has_a_row_for_a_percentile_that_only_all_runs_tell(comparison):
-    profile = profile_of("shop", comparison.baseline.runs)
+    runs = comparison.baseline.runs
+    profile = with_tails(profile_of("shop", runs), runs)
     assert decode(json.loads(json.dumps(profile.to_dict())), NoiseProfile, "here", schema=SCHEMA) == profile
     (tail,) = profile.tails
     assert (tail.metric, tail.runs, tail.tail.requests) == (Metric.P999, 8, 6400)
