@@ -83,7 +83,9 @@ class LiveRequests:
             if (part := table_columns(as_table([batch]))) is not None:
                 self._add(part)
         if self.begun is not None:
-            self._users[self._points([time.time()])] = users
+            (now,) = self._points([time.time()])
+            known = np.flatnonzero(~np.isnan(self._users[:now]))  # a look may come late: the seconds since the last one
+            self._users[known[-1] + 1 if known.size else now : now + 1] = users
 
     def _new_batches(self) -> Iterable[pa.RecordBatch]:
         try:

@@ -204,9 +204,9 @@ def differences_table(capacity: Capacity) -> Html:
         return empty(
             "There is one build only. Name the runs of another one as the candidate to compare them at equal load."
         )
-    names = ("metric", "verdict", "change", "interval", "before", "after", "tolerance", "p")
+    names = ("metric", "change", "verdict", "interval", "before", "after", "tolerance", "p")
     interval = f">{capacity.confidence * 100:g} % interval"
-    columns = ("question", "verdict", ">change", interval, ">baseline", ">candidate", ">tolerance", ">adjusted p")
+    columns = ("question", ">change", "verdict", interval, ">baseline", ">candidate", ">tolerance", ">adjusted p")
     groups: dict[str, list[HtmlRow]] = {}
     for difference in capacity.differences:
         groups.setdefault(difference.service, []).append(verdict_row(_difference_row(difference), names))

@@ -503,7 +503,7 @@ def findings_table(comparison: Comparison) -> Html:
     """
     judged = [finding for finding in comparison.findings if not finding.objective]
     table = findings.findings_table(replace(comparison, findings=tuple(judged)))
-    names = ("metric", "verdict", "change", "interval", "before", "after", "tolerance", "p", "mde", "settle")
+    names = ("metric", "change", "verdict", "interval", "before", "after", "tolerance", "p", "mde", "settle")
     settles = any(row.cells["settle"] for row in table.rows)
     columns = table.chosen(names if settles else names[:-1])
     services = findings.services_worst_first(judged)

@@ -314,7 +314,11 @@ def _comment_text(message: Message, most: int, link: str = "") -> str:
         parts.append(
             details(
                 "Runs, commits, and how to judge them again",
-                "\n\n".join(part for part in (basis, runs, "\n".join(commits), commands) if part),
+                "\n\n".join(
+                    part
+                    for part in (basis, runs, "\n".join(commits if len(commits) > MOST_NEWEST else []), commands)
+                    if part
+                ),
             )
         )
     elif message.commands:
@@ -361,15 +365,15 @@ def _changes_text(message: Message, rows: Sequence[Row]) -> str:
             *(
                 text.replace(" ", "\N{NO-BREAK SPACE}")
                 for text in (
-                    f"{row.cells['before']} → {row.cells['after']}",
-                    f"**{row.cells['change']}**",
+                    f"**{row.cells['change']}**",  # first: on a telephone the rest is out of sight
                     escape(row.cells[last.name]),
+                    f"{row.cells['before']} → {row.cells['after']}",
                 )
             ),
         )
         for row in rows
     ]
-    titles = ("Service", "Metric", "Before → after", "Change", last.title.capitalize())
+    titles = ("Service", "Metric", "Change", last.title.capitalize(), "Before → after")
     return folded(titles, cells, "<<>>>")
 
 

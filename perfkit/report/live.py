@@ -177,6 +177,7 @@ class LiveView:
                 [("p50", GREY, True, course.p50), ("p95", CANDIDATE_COLOUR, False, course.p95)],
             ),
         ]
+        charts[0]["lines"][0]["latest"] = f"{now.users:,}"  # the line ends a second ago, with the last whole one
         note = "So far, since the first request; times in ms, percentiles to 1 %."
         parts = [_services(requests.services(), note), *_errors(requests.errors), *self._earlier()]
         share = min(round(100 * now.elapsed_s / length), 100) if length else None

@@ -80,6 +80,19 @@ def test_a_growing_recording_is_summed_up_as_far_as_it_is_whole(tmp_path, rng):
     sink._table.close()
 
 
+def test_a_late_look_leaves_no_gap_in_the_users(tmp_path, monkeypatch):
+    path, now = tmp_path / "late.arrow", time.time()
+    live, sink, buffer = LiveRequests(path), FileSink(path, tmp_path / "generator.csv"), RequestBuffer()
+    record(sink, buffer, [("GET /", 10.0, None, now)])
+    for later, users in ((0.5, 2), (3.5, 4), (3.6, 5)):
+        monkeypatch.setattr("perfkit.loadgen.live.time.time", lambda at=now + later: at)
+        live.read(users)
+    assert live._users[:5].tolist()[:4] == [2, 4, 4, 5]
+    assert math.isnan(live._users[4])
+    live.close()
+    sink._table.close()
+
+
 def test_memory_is_bounded_in_time_services_and_kinds(tmp_path):
     path = tmp_path / "long.arrow"
     live, sink, buffer = LiveRequests(path), FileSink(path, tmp_path / "generator.csv"), RequestBuffer()
