@@ -122,8 +122,10 @@ def job_address() -> str:
 @click.option(
     "--dry-run",
     type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE.eml",
-    help="Write the message to this file; send nothing, and leave the sent log as it is.",
+    metavar="[FILE.eml]",
+    is_flag=False,
+    flag_value="-",
+    help="Print the text of the messages, or write one to this file; send nothing, leave the sent log as it is.",
 )
 @checkout_option("--repository")
 @with_results
@@ -152,8 +154,11 @@ def email(
     from perfkit.notify.delivery import deliver
     from perfkit.notify.email import MailChannel
 
-    if dry_run is not None and len(collected.messages) > 1 and not digest:
-        raise click.UsageError("--dry-run writes one message: name one result, or add --digest")
+    if dry_run not in (None, Path("-")):
+        if len(collected.messages) > 1 and not digest:
+            raise click.UsageError("--dry-run writes one message: name one result, or add --digest")
+        if dry_run.suffix != ".eml" and dry_run.exists():  # a RESULT after --dry-run is taken for its file
+            raise click.UsageError(f"--dry-run {dry_run}: is there already, and no .eml file; put --dry-run last")
     messages = [collected.results] if digest else [(result,) for result in collected.results]
     channel = MailChannel(settings.email, dry_run=dry_run, **options)
     for line in deliver(messages, channel, when=when or settings.email.when, folder=settings.delivery):

@@ -305,7 +305,7 @@ class MailChannel:
     """E-mail as a channel; everything is checked before anything is sent.
 
     ``to`` and ``sender`` are those of the settings where empty.  ``dry_run`` is a file to write the message to, instead
-    of sending it.  Commits of events are looked up in ``checkout``.
+    of sending it; ``-``: its text is what `send` says.  Commits of events are looked up in ``checkout``.
     """
 
     name = "email"
@@ -349,6 +349,11 @@ class MailChannel:
         subject = clean(message["Subject"])
         if self._server is None:
             file = self._file or Path()
+            if file == Path("-"):
+                body = message.get_body(("plain",))
+                to = f"To: {clean(message['To'])}{self._unnamed}"
+                lines = (body.get_content() if body is not None else "").splitlines()
+                return Sent(("\n".join((to, f"Subject: {subject}", "", *map(clean, lines))),))
             try:
                 atomic_write(file, message.as_bytes())
             except OSError as error:

@@ -417,6 +417,14 @@ def test_the_command_writes_a_trial(rng, tmp_path):
     assert (code, err) == (0, "")
     assert out.startswith(f"wrote {file}, sent nothing: ✓ nothing new: nightly")
     assert file.read_bytes().startswith(b"From: ")
+    code, out, err = invoke("email", folder, folder, "--to", ANN, "--dry-run")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"To: {ANN}\nSubject: ✓ nothing new: nightly")
+    assert out.count("The full report is attached: ") == 1, "the same result is told once"
+    result = folder / "result.json"
+    code, _, err = invoke("email", folder, "--dry-run", result)
+    assert (code, json.loads(result.read_text())["scenario"]) == (2, "nightly"), "no result is overwritten"
+    assert "is there already, and no .eml file" in err
     assert invoke("email", folder, folder, "--to", ANN, "--dry-run", file)[0] == 2
     assert invoke("email", tmp_path / "none", "--to", ANN, "--dry-run", file)[0] == 2
     assert invoke("email", folder, "--to", f"{ANN}\r\nBcc: {BOB}", "--dry-run", file)[0] == 2
