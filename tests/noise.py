@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def _correlated(rng, count, rho):
+def correlated(rng, count, rho):
     shocks = rng.normal(size=count + 50)
     values = np.zeros(count + 50)
     for i in range(1, count + 50):
@@ -28,11 +28,11 @@ def _bimodal(rng, count):
 NOISE = {
     "normal": lambda rng, count: rng.normal(size=count),
     "t3": lambda rng, count: rng.standard_t(3, size=count) / np.sqrt(3.0),
-    "ar(0.4)": lambda rng, count: _correlated(rng, count, 0.4),
+    "ar(0.4)": lambda rng, count: correlated(rng, count, 0.4),
     "outliers": _with_outliers,
     "log-normal": _log_normal,
     "bimodal": _bimodal,
 }
 WATCHED = {name: NOISE[name] for name in ("normal", "t3", "outliers")} | {
-    "ar(0.3)": lambda rng, count: _correlated(rng, count, 0.3)
+    "ar(0.3)": lambda rng, count: correlated(rng, count, 0.3)
 }

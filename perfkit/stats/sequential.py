@@ -47,6 +47,7 @@ from perfkit.stats.shared_noise import (
     MOST_CORRELATION,
     NoiseModel,
     around_levels,
+    means_apart,
     products,
     seen_correlation,
     worth_of_others,
@@ -64,6 +65,9 @@ FAR, LEAST_FAR = 1.25, 3  # half of a window, and so many runs, must be so many 
 CLIP_LEARNED = 2.5  # in the runs that the level is learned from
 PRIOR_CORRELATION, PRIOR_CORRELATION_RUNS = 0.1, 30.0
 MEDIAN_EFFICIENCY = 0.64
+WANDERS = 2.0  # standard errors by which means of blocks lie further apart than neighbouring runs foretell
+OF_FEW = 1.5  # standard errors by which few series correlate more than the others
+MEDIAN_OF_SQUARE = 0.455  # of a normal value; its standard error, in its own size, is 2.33 / sqrt(count)
 EXCESS = 1.6  # of the variance of the median of blocks, over that of so many runs; held by test_watch.py
 DF_OF_SD = 1.0  # as DF_PER_RUN, where the correlation is known from many series; both held by test_watch.py
 DF_PER_RUN = 0.6  # degrees of freedom of a winsorised standard deviation, for independent runs
@@ -129,7 +133,9 @@ def shared_noise(histories: Sequence[ArrayLike], times: ArrayLike | None = None)
     """What the histories of a scenario, one value per run in each, tell together of how neighbouring runs correlate.
 
     The median over all series and blocks of `BLOCK` runs, each around its own level, so that few steps have little hold
-    on it.  Series that move together count as fewer: by the participation ratio of their correlations.
+    on it.  Series that move together count as fewer: by the participation ratio of their correlations.  Where means of
+    half and of whole blocks lie clearly further apart than that foretells (noise that wanders), the correlation that
+    foretells these.
     """
     every = [np.asarray(values, float) for values in histories]
     if not every:
@@ -146,7 +152,7 @@ def shared_noise(histories: Sequence[ArrayLike], times: ArrayLike | None = None)
         upto = [int(np.count_nonzero(measured[:end])) for end in ends]
         patterns.append(weekday_patterns(values[measured], days[measured], upto))
     for number_of_block, end in enumerate(ends):
-        rows, rests = [], []
+        rows, rests, apart = [], [], []
         for own, values, of_ends in zip(seen, every, patterns, strict=True):
             known = ~np.isnan(values[:end])
             if not known[-BLOCK:].sum() >= LEARN:
@@ -164,7 +170,8 @@ def shared_noise(histories: Sequence[ArrayLike], times: ArrayLike | None = None)
                 row = np.zeros(BLOCK)
                 row[known[-BLOCK:]] = rest / math.sqrt(float(rest @ rest))
                 rows.append(row)
-                rests.append(around_levels(plain) if len(plain) >= BLOCK else np.empty((0, BLOCK)))
+                rests.append(around_levels(plain))
+                apart.append(means_apart(plain))
         model = None
         if rows:
             of_pairs = np.square(np.asarray(rows) @ np.asarray(rows).T)
@@ -172,8 +179,14 @@ def shared_noise(histories: Sequence[ArrayLike], times: ArrayLike | None = None)
             by_chance = number * (number - 1) / (BLOCK - 1)
             together += number * number / (number + max(float(of_pairs.sum()) - number - by_chance, 0.0))
             median = float(np.clip(np.median(np.concatenate(seen)), -MOST_CORRELATION, MOST_CORRELATION))
-            correlation[end:] = median
             worth[end:] = min(MEDIAN_EFFICIENCY * BLOCK * together, _worth_of_all(seen, median))
+            # The variance of a long mean over that of independent runs, as it is and as neighbouring runs foretell it
+            squares, foretold = np.concatenate(apart), (1.0 + median) / (1.0 - median)
+            inflation = float(np.median(squares)) / MEDIAN_OF_SQUARE if squares.size else 0.0
+            error = 2.33 / math.sqrt(together * max(squares.size, 1) / sum(map(len, seen)))
+            if inflation > foretold * (1.0 + WANDERS * error):
+                median = min((inflation - 1.0) / (inflation + 1.0), MOST_CORRELATION)
+            correlation[end:] = median
             if together * BLOCK >= LEAST_DEVIATIONS:
                 model = NoiseModel.learned(rests, max(median, 0.0), float(worth[end]), models[-1])
         models.append(model if model is not None else models[-1])
@@ -181,11 +194,18 @@ def shared_noise(histories: Sequence[ArrayLike], times: ArrayLike | None = None)
 
 
 def _worth_of_all(seen: Sequence[Sequence[float]], median: float) -> float:
-    """How many runs of a series the correlation of others is worth: by how much it clearly differs among them."""
+    """How many runs of a series the correlation of others is worth: by how much it clearly differs among them.
+
+    Among most, by a robust scale, or of few from the others, by what lies above.
+    """
     known = [(float(np.median(own)), len(own)) for own in seen if own]
+    apart = np.array([own for own, _ in known]) - median
     by_chance = float(np.mean([EXCESS * (1.0 - median * median) / (BLOCK * blocks) for _, blocks in known]))
-    least = 1.0 + math.sqrt(5.4 / max(len(known) - 1, 1))  # a standard error beyond
-    between = robust_scale(np.array([own for own, _ in known]) - median) ** 2 - least * by_chance
+    error = math.sqrt(5.4 / max(len(known) - 1, 1))
+    of_most, of_few = robust_scale(apart) ** 2, 2.0 * float(np.mean(np.square(np.maximum(apart, 0.0))))
+    between = of_most - (1.0 + error) * by_chance
+    if of_few > (1.0 + OF_FEW * error) * by_chance:
+        between = max(between, of_few - by_chance)
     return (1.0 - median * median) / between if between > 0.0 else math.inf
 
 

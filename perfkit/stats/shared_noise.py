@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 BLOCK = 20  # runs that are taken together
 LEAST_SERIES, LEAST_DEVIATIONS = 8, 200  # from which a shape is learned; deviations as independent ones
 CLOSE = 1.0  # standard deviations between the level of a block and that of its series: it is the same
+CLOSE_BLOCKS = 1.5  # standard deviations between neighbouring blocks: no step lies between
 STEP, LEAST_SIDE = 5.0, 4  # standard errors between the two sides of a block that is left out, as there was a step
 PRIOR_DEVIATIONS = 20.0  # what a normal shape is worth
 FARTHEST = 0.01  # least weight of runs far off, which bounds what a single run can tell
@@ -40,7 +41,7 @@ CONCENTRATIONS = (5.0, 15.0, 50.0, 150.0, 1000.0)  # runs that the shape of all 
 CUTS = (-3.0, -1.5, 1.5, 3.0)  # of deviations, between which series are compared
 DOUBT = 1.0  # nats by which runs must be likelier to have shares of their own
 FAR_OFF = 1e3  # standard deviations
-CLEARLY = 2.0  # standard errors by which a series' own correlation is higher than that of all: it counts alone
+CLEARLY = 1.5  # standard errors by which a series' own correlation is higher than that of all: it counts alone
 WORTH_A_LOOK = 3.0  # nats of evidence
 MOST_CORRELATION = 0.8
 ROUNDS = 20  # of expectation and maximisation, which begin where they ended a block before
@@ -119,8 +120,6 @@ class NoiseModel:
             drawn = np.clip(rest[:at] / sd, -2.5, 2.5)
             seen = float(seen_correlation((drawn - drawn.mean())[None], np.array([at]))[0])
             worth = float(worth_of_others(*np.array([[seen], [at], [rho], [self.worth]]))[0])
-            if not worth:
-                return -math.inf, at
             rho = min(max((at * seen + worth * rho) / (at + worth), 0.0), MOST_CORRELATION)
             spread = math.sqrt((1.0 - rho * rho) / (at + worth))
             before = _whitened(np.clip(rest[None, :at] / sd, -FAR_OFF, FAR_OFF), rho)[0, 1:]
@@ -163,17 +162,40 @@ def _weighed(
 
 def around_levels(values: Floats) -> Floats:
     """Deviations of a series from its levels, a row for each block of runs without a step, shape ``(n, BLOCK)``."""
-    rows = values[len(values) % BLOCK :].reshape(-1, BLOCK)
-    own, whole = np.median(rows, 1, keepdims=True), float(np.median(rows))
-    sd = max(robust_scale(rows - own), 1e-300)
+    rows, sd, are_level = _blocks(values)
+    own, whole = np.median(rows, 1, keepdims=True), float(np.median(rows)) if rows.size else 0.0
     rest = rows - np.where(np.abs(own - whole) <= CLOSE * sd, whole, own)
-    sizes = np.arange(LEAST_SIDE, BLOCK - LEAST_SIDE + 1)
+    kept: Floats = rest[are_level]
+    return kept
+
+
+def means_apart(values: Floats) -> Floats:
+    """Squared differences of the means of halves of blocks, and of whole ones that follow each other, in the variance
+    that independent runs foretell: on average the variance of a long mean over that of as many independent runs.
+    """
+    rows, sd, are_level = _blocks(values)
+    own = np.median(rows, 1, keepdims=True)
     drawn = np.clip(rows - own, -2.5 * sd, 2.5 * sd)
-    left = np.cumsum(drawn, 1)
+    means = drawn.mean(1, keepdims=True)
+    of_mean = np.maximum(np.square(drawn - means).sum(1) / (BLOCK - 1), 0.01 * sd * sd + 1e-300) / BLOCK
+    within = np.square((drawn[:, : BLOCK // 2] - drawn[:, BLOCK // 2 :]).mean(1)) / 4.0
+    between = np.diff((own + means)[:, 0])
+    is_pair = are_level[1:] & are_level[:-1] & (np.abs(between) < CLOSE_BLOCKS * sd)
+    of_pair = of_mean[1:] + of_mean[:-1]
+    found: Floats = np.concatenate([(within / of_mean)[are_level], (between**2 / of_pair)[is_pair]])
+    return found
+
+
+def _blocks(values: Floats) -> tuple[Floats, float, NDArray[np.bool_]]:
+    """The last runs in rows of `BLOCK`, their robust standard deviation, and which rows have no step in them."""
+    rows = values[len(values) % BLOCK :].reshape(-1, BLOCK)
+    rest = rows - np.median(rows, 1, keepdims=True)
+    sd = max(robust_scale(rest), 1e-300) if rest.size else 1e-300
+    sizes = np.arange(LEAST_SIDE, BLOCK - LEAST_SIDE + 1)
+    left = np.cumsum(np.clip(rest, -2.5 * sd, 2.5 * sd), 1)
     apart = left[:, sizes - 1] - left[:, -1:] * sizes / BLOCK
     steps = np.abs(apart) / (sd * np.sqrt(sizes * (BLOCK - sizes) / BLOCK))
-    kept: Floats = rest[steps.max(1) < STEP]
-    return kept
+    return rows, sd, steps.max(1) < STEP
 
 
 def products(rows: Floats, others: Floats) -> Floats:
