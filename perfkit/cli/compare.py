@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfkit.cli.completion import complete_metrics, complete_runs, complete_scenarios
+from perfkit.cli.completion import (
+    complete_explained,
+    complete_metrics,
+    complete_runs,
+    complete_scenarios,
+    complete_services,
+)
 from perfkit.cli.exit_codes import EXIT_INVALID, exit_code_of_verdict
 from perfkit.cli.options import (
     CANDIDATE_LABELS,
@@ -197,6 +203,7 @@ def replay(workspace: Workspace, scenario: str, window: int, format_: str) -> No
     "--explain",
     nargs=2,
     metavar="SERVICE METRIC",
+    shell_complete=complete_explained,
     help="Print the arithmetic of one verdict, step by step; of a result file or report folder too, without CANDIDATE.",
 )
 @in_workspace(policy=True, rule=True, labels=True)
@@ -285,7 +292,13 @@ def _judged(workspace: Workspace, baseline: Sequence[str] | None, judged: Chosen
 @click.command(short_help="When the level of past runs changed, and by which commits.")
 @click.argument("scenarios", nargs=-1, metavar="[SCENARIO...]", shell_complete=complete_scenarios)
 @click.option("--all", "all_", is_flag=True, help="Every scenario of the store [without a SCENARIO too].")
-@click.option("--service", "services", multiple=True, help="Show only this service; may be repeated.")
+@click.option(
+    "--service",
+    "services",
+    multiple=True,
+    shell_complete=complete_services,
+    help="Show only this service; may be repeated.",
+)
 @click.option(
     "--metric",
     "metrics",

@@ -1,7 +1,8 @@
-"""``perfkit completion``, and what completes at a prompt: scenarios, runs, selectors, labels and metrics of the store.
+"""``perfkit completion``, and what completes at a prompt: scenarios, runs, selectors, labels, services and metrics.
 
 It lists folders and reads a few small files, imports neither the store nor anything else that is heavy, and never fails
-at a prompt: what cannot be read completes nothing.  Names that a shell would take for more than a word are left out.
+at a prompt: what cannot be read completes nothing.  Names that a shell would take for more than a word, within quotes
+too, are left out; spaces and brackets are quoted by the shell.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from perfkit.model.records import SHORT_NAMES, Metric
 
 VARIABLE = "_PERFKIT_COMPLETE"  # set by the scripts of the shells
 MOST_IDS, MOST_READ = 200, 60  # newest runs that are offered, and documents that are read
-_TYPED = re.compile(r"[\w@%+=:,./-]+")  # a word in every shell
+MOST_SERVICES_READ = 10  # the same, for the names of services
+_TYPED = re.compile(r"[\w@%+=:,./{}()\[\] -]+")  # harmless within quotes in every shell
 _RUN_ID = re.compile(r"\d{8}T\d{6}Z-(.+)-[0-9a-f]{4,}\Z")
 KINDS = ("rolling", "last:5", "previous:5", "merge-base", "pinned:", "commit:", "branch:", "label:")
 
@@ -39,7 +41,7 @@ KINDS = ("rolling", "last:5", "previous:5", "merge-base", "pinned:", "commit:", 
 @click.command(short_help="Completion of commands, scenarios and runs for your shell.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script with which a shell completes commands, options, scenarios, run ids, selectors and metrics.
+    """Print the script with which a shell completes commands, options and names: of scenarios, runs, services, metrics.
 
     \b
     Examples:
@@ -70,7 +72,7 @@ def _answer(cli: click.Command, instruction: str) -> str:
 class _Bash(BashComplete):
     """Bash breaks words at ``@``, ``:`` and ``=``, which selectors and labels hold: what it has broken is put together.
 
-    It replaces only what follows the last of them, so this is all that it is given.
+    It replaces only what follows the last of them, so this is all that it is given.  It quotes nothing by itself.
     """
 
     source_template = """\
@@ -81,7 +83,10 @@ class _Bash(BashComplete):
         case $kind in
             dir) compopt -o dirnames ;;
             file) compopt -o default ;;
-            plain) COMPREPLY+=("$value"); [[ $value == *: ]] && compopt -o nospace ;;
+            plain)
+                [[ $value == *: ]] && compopt -o nospace
+                [[ ${COMP_WORDS[COMP_CWORD]-} == [\\'\\"]* ]] || printf -v value %%q "$value"
+                COMPREPLY+=("$value") ;;
         esac
     done < <(COMP_WORDS=$line COMP_CWORD=0 %(complete_var)s=bash_complete "$1" 2>/dev/null)
 }
@@ -92,7 +97,8 @@ complete -o nosort -F %(complete_func)s %(prog_name)s
         line = os.environ["COMP_WORDS"]
         words = click.shell_completion.split_arg_string(line)
         words = words[next((i + 1 for i, word in enumerate(words) if "=" not in word), 0) :]  # after NAME=value perfkit
-        return (words, "") if not words or line[-1:].isspace() else (words[:-1], words[-1])
+        is_new = line[-1:].isspace() and not (words and words[-1][-1:].isspace())  # a space within quotes is none
+        return (words, "") if not words or is_new else (words[:-1], words[-1])
 
     def format_completion(self, item: CompletionItem) -> str:
         _, word = self.get_completion_args()
@@ -179,6 +185,9 @@ def _given(context: click.Context, name: str) -> Any:
     return next((of.params[name] for of in contexts if of.params.get(name)), None)
 
 
+_Document = tuple[str, Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]
+
+
 class _Stored:
     """What can be told of the settings and a folder of runs without opening it as a store."""
 
@@ -202,14 +211,16 @@ class _Stored:
             return [name for name in newest if os.path.isfile(f"{self.folder}/{name}/run.json")][:most]  # noqa: PTH113
         return []
 
-    def documents(self, ids: Iterable[str]) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
-        """Scenario, ``git`` and ``labels`` of these runs, but of those that cannot be read."""
+    def documents(self, ids: Iterable[str]) -> Iterator[_Document]:
+        """Scenario, ``git``, ``labels`` and services of these runs, but of those that cannot be read."""
         for run_id in ids:
             with suppress(OSError, ValueError):
                 document = json.loads(Path(self.folder, run_id, "run.json").read_bytes())
                 if isinstance(document, dict):
-                    git, labels = (of if isinstance(of := document.get(key), dict) else {} for key in ("git", "labels"))
-                    yield str(document.get("scenario", "")), git, labels
+                    git, labels, services = (
+                        of if isinstance(of := document.get(key), dict) else {} for key in ("git", "labels", "services")
+                    )
+                    yield str(document.get("scenario", "")), git, labels, services
 
     def scenarios(self) -> list[str]:
         """Names of stored scenarios: of the newest runs, up to three, for each name that stands in the ids."""
@@ -218,7 +229,7 @@ class _Stored:
             match = _RUN_ID.match(run_id)
             newest.setdefault(match[1] if match else run_id, []).append(run_id)
         ids = [run_id for of_name in newest.values() for run_id in of_name[:3]][:MOST_READ]
-        return list(dict.fromkeys(scenario for scenario, _, _ in self.documents(ids)))
+        return list(dict.fromkeys(scenario for scenario, *_ in self.documents(ids)))
 
     def pinned(self) -> Iterator[tuple[str, str]]:
         """Scenario and name of each pinned baseline."""
@@ -242,7 +253,7 @@ def _run_words(context: click.Context, incomplete: str) -> Iterator[str]:
     if word == "pinned":
         yield from (f"{scenario}@pinned:{name}" for of, name in stored.pinned() if of == scenario)
     ids = [run_id for run_id in stored.ids() if scenario[:4].lower() in run_id.lower()][:MOST_READ]
-    for git, labels in ((git, labels) for of, git, labels in stored.documents(ids) if of == scenario):
+    for git, labels in ((git, labels) for of, git, labels, _ in stored.documents(ids) if of == scenario):
         if word in ("commit", "branch") and git.get(word):
             yield f"{scenario}@{word}:{str(git[word])[: 10 if word == 'commit' else None]}"
         elif word == "label":
@@ -261,8 +272,13 @@ def complete_scenarios(context: click.Context, incomplete: str) -> Iterator[str]
 @_completer
 def complete_labels(context: click.Context, _: str) -> Iterator[str]:
     stored = _Stored(context)
-    for _scenario, _git, labels in stored.documents(stored.ids(most=MOST_READ)):
+    for _scenario, _git, labels, _services in stored.documents(stored.ids(most=MOST_READ)):
         yield from (f"{key}={value}" for key, value in labels.items())
+
+
+def _service_names(context: click.Context, _: str) -> Iterator[str]:
+    stored = _Stored(context)
+    yield from (name for *_, services in stored.documents(stored.ids(most=MOST_SERVICES_READ)) for name in services)
 
 
 @_completer
@@ -276,5 +292,7 @@ def complete_pages(_context: click.Context, _: str) -> Iterator[str]:
 
 
 complete_runs = _completer(_run_words)
+complete_services = _completer(_service_names)
+complete_explained = _completer(lambda context, word: (*_service_names(context, word), *SHORT_NAMES))
 complete_files = _completer(lambda _context, _word: ())
 complete_baselines = _completer(lambda context, _: (name for _, name in _Stored(context).pinned()))

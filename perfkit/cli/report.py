@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perfkit.cli.completion import complete_metrics, complete_scenarios
+from perfkit.cli.completion import complete_metrics, complete_scenarios, complete_services
 from perfkit.cli.exit_codes import EXIT_FAILED, EXIT_INVALID, exit_code_of_verdict
 from perfkit.cli.options import (
     CANDIDATE_LABELS,
@@ -259,7 +259,7 @@ def capacity(
 
 @report.command(short_help="How has it gone, and what changed when?")
 @click.argument("scenario", shell_complete=complete_scenarios)
-@click.option("--service", metavar="NAME", help="Show only this service.")
+@click.option("--service", metavar="NAME", shell_complete=complete_services, help="Show only this service.")
 @click.option("--metric", metavar="NAME", shell_complete=complete_metrics, help="Show only this metric, such as p95.")
 @click.option("--last", type=click.IntRange(1), metavar="N", help="Show only so many of the newest runs [1000].")
 @click.option(

@@ -25,7 +25,8 @@ def place(tmp_path_factory):
 
     folder, rng = tmp_path_factory.mktemp("completed"), np.random.default_rng(1)
     git = {"commit": "abcd" * 10, "branch": "main"}
-    shop = nights(rng, 3, scenario="shop", git=git, labels={"build": "1.4", "hostile": "$(touch x)"})
+    services = ("GET /items/{id}", "GET /`id`", "a")
+    shop = nights(rng, 3, services=services, scenario="shop", git=git, labels={"build": "1.4", "hostile": "$(touch x)"})
     evil = nights(rng, 1, first=9, scenario="$(touch x)")
     _, ids = stored(folder / "data/runs", shop, evil)
     (folder / "data/runs/20991231T000000Z-shop-dead").mkdir()  # not finished
@@ -64,6 +65,7 @@ def test_scenarios_runs_selectors_labels_and_metrics_are_completed(place, monkey
     assert "shop" in completed("report", "trend", "")
     assert completed("plan", "--scenario", "checko") == ["checkout"]
     assert "p95" in completed("changes", "--metric", "p")
+    assert completed("changes", "--service", "GET") == completed("compare", "--explain", "GET /") == ["GET /items/{id}"]
     assert completed("runs", "--label", "bu") == ["build=1.4"]
     assert completed("baseline", "show", "v") == ["v1.4"]
     assert completed("docs", "hist") == ["history"]
@@ -72,8 +74,11 @@ def test_scenarios_runs_selectors_labels_and_metrics_are_completed(place, monkey
     assert [(item.type, item.value) for item in of_files] == [("file", "res")]
     assert ids[0] in completed("runs", "--store", str(folder / "data/runs"), "verify", "2025")
     # a name that a shell would run is never put at a prompt
-    everything = [completed(*words, "") for words in (("run",), ("compare",), ("runs", "--label"), ("changes",))]
-    assert not [word for words in everything for word in words if "$" in word]
+    everything = [
+        completed(*words, "")
+        for words in (("run",), ("compare",), ("runs", "--label"), ("changes",), ("changes", "--service"))
+    ]
+    assert not [word for words in everything for word in words if set("$`") & set(word)]
 
 
 @pytest.mark.parametrize("words", [("compare", ""), ("run", ""), ("changes", "--metric", ""), ("runs", "--label", "")])
@@ -104,11 +109,14 @@ def test_a_real_bash_completes_words_that_it_breaks(place):
     script = f"""
 perfkit() {{ {sys.executable} -m perfkit "$@"; }}
 eval "$(perfkit completion bash)"
-ask() {{ COMP_LINE=$1 COMP_POINT=${{#1}}; _perfkit_completion perfkit; echo "$1 -> ${{COMPREPLY[*]}}"; }}
+ask() {{ COMP_LINE=$1 COMP_POINT=${{#1}}; COMP_WORDS=("${{2-}}"); COMP_CWORD=0
+    _perfkit_completion perfkit; echo "$1 -> ${{COMPREPLY[*]}}"; }}
 ask 'perfkit compare shop@previous'
 ask 'perfkit runs --label build='
 ask 'perfkit runs --label=bu'
 ask 'perfkit runs --label=build='
+ask 'perfkit changes --service GET\\ '
+ask 'perfkit changes --service "GET ' '"GET '
 """
     done = subprocess.run([bash, "--norc", "-c", script], cwd=folder, capture_output=True, text=True, timeout=60)
     lines = done.stdout.splitlines()
@@ -117,6 +125,8 @@ ask 'perfkit runs --label=build='
         "perfkit runs --label build= -> 1.4",
         "perfkit runs --label=bu -> build=1.4",
         "perfkit runs --label=build= -> 1.4",
+        "perfkit changes --service GET\\  -> GET\\ /items/\\{id\\}",
+        'perfkit changes --service "GET  -> GET /items/{id}',
     ], done.stderr
 
 
