@@ -354,10 +354,11 @@ class ServiceStats:
     def __post_init__(self) -> None:
         # Stores of many runs are read through here: only where something is wrong is it looked for one by one
         errors, steps = self.standard_errors, self.resolutions
-        numbers = [value for value in _values_of(self) if value is not None]
-        numbers += (*errors.values(), *steps.values())
+        values = _values_of(self)
+        measured = values if None not in values else [value for value in values if value is not None]
+        numbers = (*measured, *errors.values(), *steps.values())
         if not (min(numbers, default=0.0) >= 0 and sum(numbers) < math.inf):
-            parts = {"": dict(zip(_METRICS, _values_of(self), strict=True))}
+            parts = {"": dict(zip(_METRICS, values, strict=True))}
             for title, table in (parts | {"standard_errors: ": errors, "resolutions: ": steps}).items():
                 for name, value in table.items():
                     if value is not None and not 0 <= value < math.inf:

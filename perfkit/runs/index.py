@@ -316,10 +316,10 @@ def history_rows(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if scenario is not None:
-        table = table.filter(pc.equal(table["scenario"], scenario))
-    if not ab_tests:
-        table = table.filter(pc.invert(table["ab_test"]))
+    keep = pc.or_(pc.invert(table["ab_test"]), ab_tests)
+    keep = keep if scenario is None else pc.and_(keep, pc.equal(table["scenario"], scenario))
+    if not pc.all(keep).as_py():
+        table = table.filter(keep)
     return table.append_column(
         "quarantined", pa.array([set_aside.get(run_id) for run_id in table["id"].to_pylist()], pa.string())
     )

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 from perfkit.stats.streams import Floats, Parts, Stretches, Totals, after, ends_s, in_order
 
@@ -147,7 +146,9 @@ def drift_of(course: Stretches) -> Drift | None:
     lag_one = min(max(float(rest[1:] @ rest[:-1]) / scatter, 0.0), 0.9)
     effective = max(blocks * (1 - lag_one) / (1 + lag_one), 4.0)
     error = math.sqrt(scatter / (effective - 2) / float(centred @ centred))
-    p = 2 * float(special.stdtr(effective - 2, -abs(slope) / error))
+    from scipy.special import stdtr  # here: lists of runs, which load this file, do without it
+
+    p = 2 * float(stdtr(effective - 2, -abs(slope) / error))
     return Drift(100 * math.expm1(slope), p)
 
 
