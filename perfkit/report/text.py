@@ -235,7 +235,7 @@ MOST_LISTED = 10  # outliers, and drifts, that are listed: the newest
 EVENT_COLUMNS = (
     Column("date", "date", importance=3),
     Column("since", "since run"),
-    Column("commits", "commits"),
+    Column("commits", "commits", importance=5),  # the lines below list them
     Column("service", "service"),
     Column("metric_short", "metric"),
     Column("before", "before", right=True, importance=1),
@@ -259,8 +259,16 @@ def print_changes(
     console.print(Text(f"{clean(changes.scenario)}: {_summary_line(changes)}", style="bold"))
     commits = {event.id: attribute(event) for event in changes.events}
     if changes.events:
-        table = _events_table(changes.events, commits, acknowledged)
-        console.print(terminal_table(table, console, wrapped=("service", "since")))
+        table, rows, above = _events_table(changes.events, commits, acknowledged), [], None
+        for row in table.rows:  # a service is named in its first row
+            service = row.cells["service"]
+            is_same = service == above and not row.cells["since"]
+            rows.append(replace(row, cells={**row.cells, "service": "" if is_same else service}))
+            above = service
+        shown = replace(table, rows=tuple(rows))
+        console.print(
+            terminal_table(shown, console, wrapped=("service", "since"), narrow_widths={"event": VERDICT_WIDTH})
+        )
     for event in changes.events:
         for line in _event_lines(event, commits[event.id]):
             console.print(Text(line))
