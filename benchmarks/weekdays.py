@@ -25,7 +25,7 @@ from noise import WATCHED
 from samples import run, stats
 
 from perfkit.analysis.compare import judge
-from perfkit.analysis.noise_profile import NoiseProfile, profile_of, weekday_patterns_of
+from perfkit.analysis.noise_profile import profile_of
 from perfkit.config.policy import Policy
 from perfkit.model.records import Comparison, Run, Verdict
 
@@ -71,8 +71,7 @@ def judged(earlier: list[Run], candidate: list[Run], before: list[Run]) -> Compa
     """As the gate of a history does, or, with runs ``before`` that are the baseline, `compare --history`."""
     if before:
         return judge(before, candidate, Policy(), profile_of("api", earlier))
-    ids = tuple(one.id for one in earlier)
-    return judge(earlier, candidate, Policy(), NoiseProfile("api", ids, (), weekdays=weekday_patterns_of(earlier)))
+    return judge(earlier, candidate, Policy())
 
 
 def oracle(earlier: list[Run], candidate: list[Run], pattern: np.ndarray, sd: float) -> bool:

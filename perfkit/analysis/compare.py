@@ -20,7 +20,7 @@ from perfkit.analysis.evidence import (
     objectives_of,
     unknown_metrics,
 )
-from perfkit.analysis.noise_profile import NoiseProfile, paired
+from perfkit.analysis.noise_profile import NoiseProfile, paired, weekdays_of
 from perfkit.config.policy import Policy
 from perfkit.model.errors import NotComparable, did_you_mean
 from perfkit.model.records import (
@@ -46,7 +46,10 @@ from perfkit.runs.validity import without_outages
 def judge(
     baseline: Sequence[Run], candidate: Sequence[Run], policy: Policy, profile: NoiseProfile | None = None
 ) -> Comparison:
-    """Judge the candidate against the baseline, by what the profile knows of the noise; unfit sides are ``invalid``."""
+    """Judge the candidate against the baseline, by what the profile knows of the noise; unfit sides are ``invalid``.
+
+    The weekday is taken out where the profile knows it, or, without one, where the baseline is a nightly history.
+    """
     for title, side in (("baseline", baseline), ("candidate", candidate)):
         if not side:
             raise NotComparable(f"{title}: has no runs; name at least one run, file or folder")
@@ -56,6 +59,7 @@ def judge(
         tolerance, objectives = _renamed(policy.tolerance, current), _renamed(policy.objectives, current)
         policy = replace(policy, tolerance=tolerance, objectives=objectives)
     baseline, candidate = (tuple(without_outages(run) for run in side) for side in (baseline, candidate))
+    profile = weekdays_of(baseline) if profile is None else profile
     staged = by_stage(baseline, candidate, policy)
     sides = check_sides(staged.baseline, staged.candidate, policy, staged.coverage)
     findings, unknown, gate = _findings(staged, sides, profile)
@@ -91,7 +95,7 @@ def judge(
             f"The policy asks for {policy.required_runs} runs on each side; there are {len(baseline)} and "
             f"{len(candidate)}, so nothing is claimed."
         )
-    if profile is not None and (text := _weekdays_text(findings, profile)):
+    if text := _weekdays_text(findings, profile):
         warnings.append(text)
     if sides.ok and not findings:
         warnings.append("Nothing to judge: no metric with a limit is known on both sides.")
@@ -121,7 +125,7 @@ def _weekdays_text(findings: Sequence[Finding], profile: NoiseProfile) -> str:
         return ""
     _, largest, factors = max(shown, key=lambda item: item[0])
     return (
-        f"The weekday is taken out of {len(without)} of {len(findings)} findings, as {len(profile.runs)} earlier runs "
+        f"The weekday is taken out of {len(without)} of {len(findings)} findings, as {len(profile.runs)} runs "
         f"show it: values are as on the candidate's weekdays. It matters most for {largest.title} of {largest.label}: "
         f"{100 * (min(factors) - 1):+.1f} to {100 * (max(factors) - 1):+.1f} %."
     )
@@ -139,12 +143,12 @@ def _renamed(limits: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, A
 
 
 def _findings(
-    staged: StagedSides, sides: Comparability, profile: NoiseProfile | None
+    staged: StagedSides, sides: Comparability, profile: NoiseProfile
 ) -> tuple[list[Finding], list[tuple[str, Gap | None]], Gate | None]:
     """What the rule says of every metric, then of every absolute limit; what is not known of them; and what gates."""
     baseline, candidate, policy, stages = staged.baseline, staged.candidate, staged.policy, staged.stages
     as_measured = baseline, candidate
-    if profile is not None and policy.rule == "evidence" and paired(baseline, candidate) is None:
+    if policy.rule == "evidence" and paired(baseline, candidate) is None:
         baseline, candidate = profile.on_weekdays_of(candidate, baseline)
     aggregated = with_aggregate(baseline, candidate, sides.services) if policy.rule == "evidence" else None
     gate = None

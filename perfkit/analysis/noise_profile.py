@@ -216,6 +216,11 @@ def _scaled(runs: Sequence[Run], factors: Mapping[str, Mapping[str, Floats]]) ->
     return [replace(run, services=services(run, number)) for number, run in enumerate(runs)] if factors else list(runs)
 
 
+def weekdays_of(runs: Sequence[Run]) -> NoiseProfile:
+    """What these runs tell of the weekday, and nothing else: no noise."""
+    return NoiseProfile("", tuple(run.id for run in runs), (), weekdays=weekday_patterns_of(runs))
+
+
 def days_of(runs: Sequence[Run]) -> Floats:
     """When runs started, in days since 1970 (UTC); ``NaN`` where that is not known."""
     starts = (run.started_at for run in runs)

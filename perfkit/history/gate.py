@@ -25,7 +25,7 @@ import numpy as np
 
 from perfkit.analysis.comparability import machine_advice
 from perfkit.analysis.compare import judge
-from perfkit.analysis.noise_profile import NoiseProfile, weekday_patterns_of
+from perfkit.analysis.noise_profile import NoiseProfile, weekdays_of
 from perfkit.config.policy import Policy
 from perfkit.history.acknowledgements import Acknowledgement, match, with_acknowledgement
 from perfkit.history.baselines import Baselines, Pinned
@@ -141,7 +141,7 @@ def judge_history(
         selected = _without_newest_outliers(selected, earlier, outliers.newest)
 
     share = replace(policy, alpha=policy.alpha * SPENDING / (len(earlier) + SPENDING) ** 2)
-    weekdays = NoiseProfile(scenario, tuple(run.id for run in earlier), (), weekdays=weekday_patterns_of(earlier))
+    weekdays = weekdays_of(earlier)
     comparison = judge(selected.runs, candidates, share, weekdays)
     # What was acknowledged between the baseline, or most of it, and the candidates
     ids = history.run_ids

@@ -11,7 +11,7 @@ from samples import plain_stats, run
 from perfkit import Metric, Policy, RunStore, compare
 from perfkit.analysis.compare import judge
 from perfkit.analysis.explain import explain
-from perfkit.analysis.noise_profile import SCHEMA, NoiseProfile, days_of, profile_of, weekday_patterns_of
+from perfkit.analysis.noise_profile import SCHEMA, NoiseProfile, days_of, profile_of, weekdays_of
 from perfkit.history.planning import stored_profile
 from perfkit.model.codec import decode
 from perfkit.model.serialization import comparison_from_document
@@ -43,10 +43,6 @@ def nights(rng, count, *, first=0, pattern=PATTERN, days=range(7), slower=1.0, n
     ]
 
 
-def patterns_of(runs):
-    return NoiseProfile("api", tuple(one.id for one in runs), (), weekdays=weekday_patterns_of(runs))
-
-
 def finding(comparison, service="api"):
     return next(f for f in comparison.findings if (f.service, f.metric) == (service, Metric.AVG))
 
@@ -63,7 +59,8 @@ def saturday():
 
 
 def test_a_saturday_is_compared_with_what_the_history_would_be_on_saturdays(history, saturday):
-    plain, without = judge(history, [saturday], Policy()), judge(history, [saturday], Policy(), patterns_of(history))
+    plain = judge(history, [saturday], Policy(), NoiseProfile("api", (), ()))
+    without = judge(history, [saturday], Policy())
     assert finding(plain).change_pct < -7
     found = finding(without)
     assert abs(found.change_pct) < 5
@@ -81,21 +78,21 @@ def test_a_saturday_is_compared_with_what_the_history_would_be_on_saturdays(hist
             history,
             nights(np.random.default_rng(5), 1, first=40, days=(5,), slower=1.2),
             Policy(),
-            patterns_of(history),
+            weekdays_of(history),
         ).verdict
         == "regression"
     )
 
 
 def test_what_was_taken_out_is_told_and_kept(history, saturday):
-    comparison = judge(history, [saturday], Policy(), patterns_of(history))
+    comparison = judge(history, [saturday], Policy(), weekdays_of(history))
     text = explain(comparison, "api", "avg")
     assert "weekdays taken out          Mon +" in text
     assert "Sat -" in text
     error = finding(comparison).arithmetic.levels.weekday_error
     assert f"s sqrt(1/40 + 1/1 + {error:.4f})" in text
     (note,) = (note for note in footnotes(comparison) if "weekday" in note)
-    assert note.startswith("The weekday is taken out of 5 of 7 findings, as 40 earlier runs show it")
+    assert note.startswith("The weekday is taken out of 5 of 7 findings, as 40 runs show it")
     again = comparison_from_document(json.loads(json.dumps(comparison.to_dict())), "here")
     assert again.findings == comparison.findings
 
@@ -105,8 +102,10 @@ def test_without_pattern_dates_or_weeks_nothing_changes(history, saturday, rng):
     undated = [run(one.services, number=n, started_at=None) for n, one in enumerate(history)]
     weekdays = nights(rng, 40, days=range(5))  # that know no Saturday
     for earlier in (flat, undated, weekdays, history[-27:]):
-        assert judge(earlier, [saturday], Policy(), patterns_of(earlier)) == judge(earlier, [saturday], Policy())
-    assert patterns_of(weekdays).weekdays["api"].keys() == patterns_of(history).weekdays["api"].keys()
+        assert judge(earlier, [saturday], Policy(), weekdays_of(earlier)) == judge(
+            earlier, [saturday], Policy(), NoiseProfile("api", (), ())
+        )
+    assert weekdays_of(weekdays).weekdays["api"].keys() == weekdays_of(history).weekdays["api"].keys()
 
 
 def test_runs_of_several_weekdays_are_compared_as_on_those_of_the_candidate(history, rng):
@@ -130,7 +129,7 @@ def test_runs_of_several_weekdays_are_compared_as_on_those_of_the_candidate(hist
 def test_many_services_together_are_compared_without_their_weekdays(rng):
     names = tuple(f"s{n}" for n in range(8))
     earlier, after = nights(rng, 36, names=names), nights(rng, 1, first=36, names=names, days=(5,))
-    comparison = judge(earlier, after, Policy(), patterns_of(earlier))
+    comparison = judge(earlier, after, Policy(), weekdays_of(earlier))
     whole = finding(comparison, "(all services)")
     assert abs(whole.change_pct) < 3
     assert whole.arithmetic.levels.weekday_error > 0.1
