@@ -125,9 +125,9 @@ def _weekdays_text(findings: Sequence[Finding], profile: NoiseProfile) -> str:
         return ""
     _, largest, factors = max(shown, key=lambda item: item[0])
     return (
-        f"The weekday is taken out of {len(without)} of {len(findings)} findings, as {len(profile.runs)} runs "
-        f"show it: values are as on the candidate's weekdays. It matters most for {largest.title} of {largest.label}: "
-        f"{100 * (min(factors) - 1):+.1f} to {100 * (max(factors) - 1):+.1f} %."
+        f"The weekday is taken out of {len(without)} of {len(findings)} findings, as {len(profile.runs)} runs show it: "
+        "their values are as on the candidate's weekdays, charts of single runs as they were measured. It matters most "
+        f"for {largest.title} of {largest.label}: {100 * (min(factors) - 1):+.1f} to {100 * (max(factors) - 1):+.1f} %."
     )
 
 

@@ -76,8 +76,8 @@ class TailVariation:
     least_runs: Count
 
     def __post_init__(self) -> None:
-        if Metric(self.metric).quantile is None:
-            raise ValueError(f"metric: expected a percentile, got {self.metric!r}")
+        if Metric(self.metric).quantile is None or self.runs < 1:
+            raise ValueError(f"metric, runs: expected a percentile of some runs, got {self.metric!r} of {self.runs}")
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,14 @@ class WeekdayPattern:
     p_value: float
     shift: float
 
+    def __post_init__(self) -> None:
+        if (
+            len(self.factors) != WEEK
+            or len(self.runs) != WEEK
+            or not 0.0 < min(self.factors) <= max(self.factors) < 1e9
+        ):
+            raise ValueError(f"factors: must be {WEEK} numbers above 0, and as many counts of runs")
+
     def at(self, days: Floats) -> Floats:
         """The factor of each run by when it started (days since 1970, UTC); 1 where that is not known (``NaN``)."""
         known = ~np.isnan(days)

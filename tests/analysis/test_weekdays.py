@@ -157,6 +157,9 @@ def test_the_gate_takes_the_weekday_out_and_a_profile_that_never_looked_is_learn
     kept = tmp_path / ".noise" / "api.json"
     document = json.loads(kept.read_text())
     assert decode(document, NoiseProfile, "here", schema=SCHEMA, title="noise profile") == profile
+    broken = json.loads(json.dumps(document))
+    broken["weekdays"]["api"]["avg_latency_ms"]["factors"] = [1.0, 0.0]
     del document["weekdays"]
-    kept.write_text(json.dumps(document))
-    assert stored_profile(store, "api") == profile
+    for other in (document, broken):
+        kept.write_text(json.dumps(other))
+        assert stored_profile(store, "api") == profile
