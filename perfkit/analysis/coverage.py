@@ -84,7 +84,8 @@ class Coverage:
 
 def measured(service: str, runs: Sequence[Run]) -> tuple[Run, ...]:
     """The runs that hold requests of a service, as far as is known."""
-    return tuple(run for run in runs if service in run.services and run.services[service].count != 0)
+    having = [run for run in runs if (stats := run.services.get(service)) is not None and stats.count != 0]
+    return tuple(having)
 
 
 def service_coverage(baseline: Sequence[Run], candidate: Sequence[Run], alpha: float) -> Coverage:
