@@ -237,8 +237,10 @@ def store_html(store: RunStore) -> str:
 
 def runs_table(measured: Any, candidate: Sequence[Run] = ()) -> Html:
     """Where the numbers come from: every run, then load, environment and versions of both sides, differences marked."""
-    both = zip(("baseline", "candidate"), findings.sides_of(measured, candidate), strict=True)
-    sides = {name: runs for name, runs in both if runs}
+    before, after = findings.sides_of(measured, candidate)
+    is_baseline = bool(after) or isinstance(measured, BaselineSummary)
+    named = (("baseline" if is_baseline else "value", before), ("candidate", after))
+    sides = {name: runs for name, runs in named if runs}
     facts = {name: dict(_facts_of_all(runs)) for name, runs in sides.items()}
     fact_rows = []
     for key in dict.fromkeys(key for side in facts.values() for key in side):
@@ -254,14 +256,14 @@ def runs_table(measured: Any, candidate: Sequence[Run] = ()) -> Html:
             rows.append(
                 [
                     Cell(run.id, code=True),
-                    name,
+                    *([name] if len(sides) > 1 else []),
                     Cell(format_time(run.started_at, "%Y-%m-%d %H:%M:%S"), css="pk-nowrap"),
                     f"{run.duration_s:.0f} s" if run.duration_s is not None else UNKNOWN,
                     _count(run.request_count),
                     f"{'✓ yes' if run.validity.ok else '⊘ no'}{warnings}",
                 ]
             )
-    columns = ("run", "side", "started (UTC)", ">length", ">requests", "valid")
+    columns = ("run", *(["side"] if len(sides) > 1 else []), "started (UTC)", ">length", ">requests", "valid")
     html = html_table("load and environment", ("what", *sides), fact_rows) + html_table("runs", columns, rows)
     if not any(run.profile.is_open for side in sides.values() for run in side):
         html += f'<p class="pk-small">{CLOSED}</p>'

@@ -6,6 +6,7 @@ result.  A comment is read between two other things: what matters stands in some
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -282,12 +283,13 @@ def _comment_text(message: Message, most: int, link: str = "") -> str:
             texts[-1] += "".join(f"\n  {line}" for line in listed[:2]) or f" {escape(statement.between)}"
         sentences += texts
     newest = ", the newest" if len(commits) > MOST_NEWEST else ""
+    is_listed = commits and re.match(r"- [0-9a-f]{7}", commits[0])  # else it says why they are not known
     parts = [
         f"### {escape(message.scenario, 60) or 'a load test'}: {message.title}",
         " · ".join(part for part in ("<br>".join(map(escape, message.sides)), link) if part),
         _changes_text(message, shown),
         "\n".join(at_most(sentences, MOST_SENTENCES, "- And {} more, below.")),
-        "\n".join((f"Commits in between{newest}:", *commits[:MOST_NEWEST])) if commits else "",
+        "\n".join((f"Commits in between{newest}:", *commits[:MOST_NEWEST])) if is_listed else "\n".join(commits),
         f"**Next:** {escape(message.next_step, 500)}" if message.next_step else "",
     ]
 
