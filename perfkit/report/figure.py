@@ -139,7 +139,8 @@ def pooled(samples: Sequence[Requests]) -> Latencies:
 def bin_width(samples: Sequence[Requests], most: int) -> int:
     """Whole seconds per point of a time series, so that the longest run has at most about ``most`` points."""
     longest = max(sample.last_s for sample in samples)
-    return next((width for width in _WIDTHS if longest / width <= most), _WIDTHS[-1])
+    whole = _WIDTHS[-1] * math.ceil(longest / most / _WIDTHS[-1])  # of weeks, or of a clock that was wrong by years
+    return next((width for width in _WIDTHS if longest / width <= most), whole)
 
 
 def time_series(sample: Requests, width: int, length: int) -> dict[str, Floats]:

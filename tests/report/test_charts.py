@@ -281,6 +281,13 @@ def test_a_time_series_matches_the_slow_definition(rng):
         assert result["p95"][index] == inside[math.ceil(0.95 * inside.size) - 1]
 
 
+def test_a_clock_that_was_wrong_by_years_makes_no_chart_of_a_million_points(rng):
+    start = np.append(1.0e9, 1.7e9 + rng.uniform(0, 60, 500))
+    frame = pd.DataFrame({"start": start, "service": "a", "response_time_ms": 20.0, "failed": False})
+    drawn = plot.timeline([run_from_requests(frame)])
+    assert max(len(trace.x) for trace in drawn.data) <= 2 * 60
+
+
 def test_a_report_of_many_requests_holds_a_part_of_them_at_a_time_and_draws_the_same(rng, tmp_path, monkeypatch):
     n = 160_000
     times, start = rng.lognormal(3, 0.5, n), 1.76e9 + np.sort(rng.uniform(0, 600, n))
