@@ -609,16 +609,22 @@ def rivals(size: int, z: float, *, anywhere: bool) -> int:
     return int((able * (size - lengths - 1)).sum() if anywhere else able.sum())
 
 
-def chance_of_few_turns(scores: Floats) -> float:
-    """Chance that a random order turns from high values to low ones, and back, as seldom as this or more seldom.
-
-    High and low are the two groups that explain most of the scatter (Otsu 1979, doi:10.1109/TSMC.1979.4310076).  Exact
-    (Wald & Wolfowitz 1940, doi:10.1214/aoms/1177731909), whatever values are equal.
-    """
+def in_two_groups(scores: Floats) -> NDArray[np.bool_]:
+    """Which are high, of the two groups that explain most of the scatter (Otsu 1979, doi:10.1109/TSMC.1979.4310076)."""
     ordered = np.sort(scores)
     sizes = np.arange(1, len(scores))
     between = np.square(np.cumsum(ordered - ordered.mean())[:-1]) / (sizes * (len(scores) - sizes))
-    above = scores > ordered[int(np.argmax(between))] + _SAME
+    high: NDArray[np.bool_] = scores > ordered[int(np.argmax(between))] + _SAME
+    return high
+
+
+def chance_of_few_turns(scores: Floats) -> float:
+    """Chance that a random order turns from high values to low ones, and back, as seldom as this or more seldom.
+
+    High and low are those of `in_two_groups`.  Exact (Wald & Wolfowitz 1940, doi:10.1214/aoms/1177731909), whatever
+    values are equal.
+    """
+    above = in_two_groups(scores)
     high, low = int(above.sum()), int((~above).sum())
     if min(high, low) == 0:
         return 1.0

@@ -40,10 +40,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
 from perfkit.stats.changepoints import checked_history, drawn_in, rarity, relative_change_pct, robust_scale, segment
+from perfkit.stats.machines import SlowRuns, slow_runs
 from perfkit.stats.season import LEAST_DAYS, WEEK, WeekdayPattern, days_since_1970, weekday_patterns
 from perfkit.stats.shared_noise import (
     BLOCK,
     LEAST_DEVIATIONS,
+    LEAST_SERIES,
     MOST_CORRELATION,
     NoiseModel,
     around_levels,
@@ -127,6 +129,7 @@ class SharedNoise:
     correlation: Floats
     worth: Floats
     models: tuple[NoiseModel | None, ...]
+    machines: tuple[SlowRuns, ...] = ()
 
 
 def shared_noise(histories: Sequence[ArrayLike], times: ArrayLike | None = None) -> SharedNoise:
@@ -145,7 +148,7 @@ def shared_noise(histories: Sequence[ArrayLike], times: ArrayLike | None = None)
     days = days_since_1970(_checked_times(times, (count,)))
     correlation, worth = np.zeros(count + 1), np.zeros(count + 1)
     seen, together = [list[float]() for _ in every], 0.0
-    ends = range(BLOCK, count + 1, BLOCK)
+    ends, machines = range(BLOCK, count + 1, BLOCK), list[SlowRuns]()
     patterns = []
     for values in every:
         measured = ~np.isnan(values)
@@ -153,18 +156,27 @@ def shared_noise(histories: Sequence[ArrayLike], times: ArrayLike | None = None)
         patterns.append(weekday_patterns(values[measured], days[measured], upto))
     for number_of_block, end in enumerate(ends):
         rows, rests, apart = [], [], []
-        for own, values, of_ends in zip(seen, every, patterns, strict=True):
+        usual = [
+            values[: end + BLOCK] / (pattern.at(days[: end + BLOCK]) if (pattern := of_ends[number_of_block]) else 1.0)
+            for values, of_ends in zip(every, patterns, strict=True)
+        ]
+        positive = [np.log(np.where(values > 0.0, values, np.nan)) for values in usual if not (values[:end] <= 0).any()]
+        found = slow_runs(np.array(positive), end) if len(positive) >= LEAST_SERIES else []
+        if machines and machines[-1].are_slow.any() and not found:
+            found = [SlowRuns(end, end, np.zeros(len(usual[0]), bool))]
+        machines += found
+        for own, values in zip(seen, usual, strict=True):
             known = ~np.isnan(values[:end])
             if not known[-BLOCK:].sum() >= LEARN:
                 continue
-            plain, at = values[:end][known], days[:end][known]
-            pattern = of_ends[number_of_block]
-            plain = plain if pattern is None else plain / pattern.at(at)
+            plain = values[:end][known]
+            if found and (plain > 0).all():
+                plain = plain / found[0].factors(plain, np.flatnonzero(known))[0]
             plain = np.log(plain) if (plain > 0).all() else plain
             block = plain[-int(known[-BLOCK:].sum()) :]
             rest = block - np.median(block)
-            if (sd := _winsorised_sd(rest)) > 0.0:
-                rest = np.clip(rest, -CLIP_LEARNED * sd, CLIP_LEARNED * sd)
+            if 0.0 < (sd := _winsorised_sd(rest)) < math.inf:
+                rest = np.clip(rest / sd, -CLIP_LEARNED, CLIP_LEARNED)
                 rest -= rest.mean()
                 own.append(float(seen_correlation(rest[None, :], np.array([len(rest)]))[0]))
                 row = np.zeros(BLOCK)
@@ -190,7 +202,7 @@ def shared_noise(histories: Sequence[ArrayLike], times: ArrayLike | None = None)
             if together * BLOCK >= LEAST_DEVIATIONS:
                 model = NoiseModel.learned(rests, max(median, 0.0), float(worth[end]), models[-1])
         models.append(model if model is not None else models[-1])
-    return SharedNoise(correlation, worth, tuple(models))
+    return SharedNoise(correlation, worth, tuple(models), tuple(machines))
 
 
 def _worth_of_all(seen: Sequence[Sequence[float]], median: float) -> float:
@@ -255,9 +267,8 @@ def watch_history(
     edges, begin, alarms = [0], 0, list[Alarm]()
     if len(plain) >= LEARN + FIRST_WINDOW:  # it does not speak of early changes, but learns the level after them
         edges += (change.index for change in segment(plain[:LEARN], alpha=EARLY_ALPHA).changes)
-    for until, pattern in _known_patterns(plain, days):
-        usual = plain[:until] if pattern is None else plain[:until] / pattern.at(days[:until])
-        share = WEEK / sum(pattern.runs) if pattern is not None else 0.0
+    machines = shared.machines if shared is not None else ()
+    for until, usual, share in _as_usual(plain, days, indices, machines):
         while (alarm := _next_alarm(usual, edges, begin, alpha, share, known)) is not None:
             begin = alarm.raised_at + 1
             edges.append(alarm.index)
@@ -266,6 +277,26 @@ def watch_history(
     least = max(LEARN - len(plain), LEAST_LEVEL - (len(plain) - edges[-1])) + FIRST_WINDOW
     first = int(indices[edges[-1]]) if edges[-1] < len(plain) else len(history)
     return Watch(tuple(alarms), len(plain), first, max(least, 0))
+
+
+def _as_usual(
+    plain: Floats, days: Floats, indices: NDArray[np.intp], machines: Sequence[SlowRuns]
+) -> Iterator[tuple[int, Floats, float]]:
+    """Parts of a history, each up to a run: the values up to there as on a usual day and machine, by what is known
+    before that part, and the share of the variance of a run that is in each factor taken out.
+    """
+    patterns, begin = list(_known_patterns(plain, days)), 0
+    begins = np.searchsorted(indices, [machine.begin for machine in machines])
+    for until in sorted({*(until for until, _ in patterns), *(at for at in begins.tolist() if 0 < at < len(plain))}):
+        pattern = next(pattern for end, pattern in patterns if until <= end)
+        usual = plain[:until] if pattern is None else plain[:until] / pattern.at(days[:until])
+        share = WEEK / sum(pattern.runs) if pattern is not None else 0.0
+        known = int(np.searchsorted(begins, begin, "right"))
+        if known and machines[known - 1].are_slow.any() and (usual > 0).all():
+            factors, of_machine = machines[known - 1].factors(usual, indices[:until])
+            usual, share = usual / factors, share + of_machine
+        yield until, usual, share
+        begin = until
 
 
 def _known_patterns(plain: Floats, days: Floats) -> Iterator[tuple[int, WeekdayPattern | None]]:

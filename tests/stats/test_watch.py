@@ -103,6 +103,32 @@ def test_the_correlation_of_many_series_is_known_although_all_step(rng, kind, rh
     assert one.worth[-1] == pytest.approx(shared_noise(every[:1], times).worth[-1], rel=0.06)  # no more than one
 
 
+def test_a_machine_that_all_series_show_hides_no_step(rng):
+    """Of one series, and of all of them by as much as the machine makes of them."""
+
+    def of_run(count):
+        slow = 3.0 * (rng.random(count) < 0.2)
+        return lambda rng, count: rng.normal(size=count) + slow
+
+    one = every = before = 0
+    for at in (40, 54, 61, 68, 75, 79):
+        histories = scenario(rng, of_run(at + 12), at + 12, at, 3.0)
+        shared = shared_noise(histories)
+        one += any(at <= alarm.raised_at < at + 6 for alarm in watch_history(histories[0], shared=shared).alarms)
+        before += bool(watch_history(histories[1], shared=shared).alarms)
+        histories[1:, at:] *= histories[0, at:].mean() / histories[0, :at].mean()
+        until = shared_noise(histories[:, : at + 5])
+        whole, part = (
+            watch_history(histories[1, :end], shared=known).alarms
+            for end, known in ((at + 12, shared_noise(histories)), (at + 5, until))
+        )
+        assert part == tuple(alarm for alarm in whole if alarm.raised_at < at + 5)
+        every += any(alarm.raised_at >= at for alarm in whole)
+    assert one >= 5
+    assert every >= 4
+    assert before <= 1
+
+
 def test_noise_that_wanders_and_few_series_that_correlate_more_are_respected(rng):
     def wanders(rng, count):
         return np.sqrt(0.7) * rng.normal(size=count) + np.sqrt(0.3) * correlated(rng, count, 0.9)
