@@ -302,7 +302,9 @@ def with_neighbours(metric: Metric, services: Sequence[Values]) -> list[Values]:
     sides = services[0].residuals if services else ()
     df = sum(side.size - 1 for side in sides if side.size)
     logs = np.array([np.concatenate([side - side.mean() for side in s.residuals if side.size]) for s in services])
-    variances = (logs**2).sum(axis=1) / max(df, 1) if services else np.empty(0)
+    spent = np.array([0.0 if s.prior.weekdays is None else s.prior.weekdays.spent_df for s in services])
+    squares = (logs**2).sum(axis=1) if services else np.empty(0)
+    variances = squares / np.maximum(df - spent, 1.0)
     is_known = variances > 0  # what was rounded to one value says nothing
     count = int(is_known.sum())
     if df < 2 or count < POOLED_FROM:
@@ -316,7 +318,7 @@ def with_neighbours(metric: Metric, services: Sequence[Values]) -> list[Values]:
     expected = within + extra
     weights, scales = expected[is_known] ** -2, expected[is_known] ** -1
     unlike = float(np.log(seen / expected[is_known]).var(ddof=1)) - float(polygamma(1, df / 2))
-    units = logs[is_known] / np.sqrt(seen * df / scales)[:, None]
+    units = logs[is_known] / np.sqrt(squares[is_known] / scales)[:, None]
     products = units @ units.T if count < df else units.T @ units  # as large as there are services, or runs
     own = float((scales**2).sum())
     pairs = float(scales.sum()) ** 2 - own
