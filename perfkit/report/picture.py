@@ -74,6 +74,8 @@ class _Axis:
         if value is None:
             return math.nan
         if self.kind == "category":
+            if isinstance(value, int | float):  # a place among them
+                return float(value)
             first, steps = value if isinstance(value, tuple) else (value, 0.0)
             return self.categories.index(first) + steps if first in self.categories else math.nan
         if self.kind == "date":
@@ -225,7 +227,9 @@ class _Picture:
         gap = 6.0 + float(options.get("ticklabelstandoff") or 0.0)
         for position, text in ticks:
             if name[0] == "x":
-                self._text(text, position, across[0] + gap + 9.0, "middle", _SOFT)
+                half = 0.29 * _FONT * max(map(len, text.split("<br>")))  # what it takes at either side
+                inside = min(max(position, half), self.width - half)
+                self._text(text, inside, across[0] + gap + 9.0, "middle", _SOFT)
             else:
                 self._text(text, across[0] - gap, position + 4.0, "end", _SOFT)
         title = options.get("title") or {}
@@ -298,7 +302,7 @@ class _Picture:
         axis = self.axes[reference.removesuffix(" domain")]
         if reference.endswith(" domain"):
             return axis.begin + float(value) * (axis.end - axis.begin)
-        return axis.at(float(value)) if axis.kind == "category" and not isinstance(value, str) else axis.pixel(value)
+        return axis.pixel(value)
 
     def _note(self, note: Mapping[str, Any]) -> None:
         x = self._place(note.get("x", 0.5), note.get("xref", "x"), "x") + float(note.get("xshift") or 0)

@@ -61,6 +61,16 @@ def test_a_marker_stands_where_its_axes_say(x, xaxis, places):
     assert markers(drawn) == [(place, height) for place, height in zip(places, [350, 200, 50], strict=True)]
 
 
+def test_a_tick_between_categories_is_drawn_and_kept_inside():
+    axis = {"type": "category", "tickvals": [0.03, 1], "ticktext": ["24 September", "25 Sep"], "range": [0, 1]}
+    margin = {"l": 6, "r": 6, "t": 6, "b": 40}
+    line = {"type": "scatter", "mode": "lines", "x": ["run 1", "run 2"], "y": [1, 2]}
+    drawn = svg_of({"data": [line], "layout": {"xaxis": axis, "margin": margin}})
+    (at,) = re.findall(r'x="([\d.]+)"[^>]*>(?:<tspan[^>]*>)?24 September', drawn)
+    assert 30 < float(at) < 60
+    assert "25 Sep" in drawn
+
+
 def test_only_what_is_seen_at_first_is_drawn():
     hidden = dots([1], [1], name="hidden", visible=False)
     drawn = figure(dots([1], [1], name="seen"), hidden, dots([1], [1], name="also"), showlegend=True)
