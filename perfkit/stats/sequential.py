@@ -16,7 +16,8 @@ neighbouring runs correlate.
 
 Many series of the same runs tell much better together how neighbouring runs correlate and what shape their noise has
 (`shared_noise`, of the runs before those that are looked at), which is most of what one series cannot know.  Half of
-the budget then goes to a second test, which weighs a step against none by that noise (`NoiseModel.evidence`).
+the budget then goes to a second test, which weighs a step against none by that noise (`NoiseModel.evidence`).  Which
+runs were on another machine they tell almost without error (`machines`); what it makes of a series is taken out.
 
 Assumes that noise is alike over time (on the log scale where all values so far are positive).  Its limits: it may not
 speak before `LEARN` runs, nor in the first `LEAST_LEVEL` of a new level; a drift that is slow against thirty runs
@@ -123,7 +124,7 @@ class SharedNoise:
 
     The first two have shape ``(n_runs + 1,)``: the lag-1 correlation, and how many independent runs of one series it is
     worth (0: none is known yet).  ``models`` are those of the noise as a whole after each block of runs, ``None`` where
-    too few series or runs show it.
+    too few series or runs show it.  ``machines`` say which runs were on another machine, where all series show it.
     """
 
     correlation: Floats
@@ -133,12 +134,12 @@ class SharedNoise:
 
 
 def shared_noise(histories: Sequence[ArrayLike], times: ArrayLike | None = None) -> SharedNoise:
-    """What the histories of a scenario, one value per run in each, tell together of how neighbouring runs correlate.
+    """What the histories of a scenario, one value per run in each, tell together of their noise.
 
-    The median over all series and blocks of `BLOCK` runs, each around its own level, so that few steps have little hold
-    on it.  Series that move together count as fewer: by the participation ratio of their correlations.  Where means of
-    half and of whole blocks lie clearly further apart than that foretells (noise that wanders), the correlation that
-    foretells these.
+    Its correlation is the median over all series and blocks of `BLOCK` runs, each around its own level, so that few
+    steps have little hold on it.  Series that move together count as fewer: by the participation ratio of their
+    correlations.  Where means of half and of whole blocks lie clearly further apart than that foretells (noise that
+    wanders), it is the correlation that foretells these.
     """
     every = [np.asarray(values, float) for values in histories]
     if not every:
@@ -250,7 +251,7 @@ def watch_history(
         When each run started (UTC, ``datetime64`` or an index of pandas, ``NaT`` where unknown), same shape.  A weekday
         pattern that earlier runs show, four weeks of about nightly ones or more, is then taken out.
     shared
-        How neighbouring runs correlate, by all series of these runs (see `shared_noise`); else only by this one.
+        What all series of these runs show of their noise (see `shared_noise`); else it is known by this one alone.
 
     Raises
     ------
