@@ -157,8 +157,8 @@ def email(
     if dry_run not in (None, Path("-")):
         if len(collected.messages) > 1 and not digest:
             raise click.UsageError("--dry-run writes one message: name one result, or add --digest")
-        if dry_run.suffix != ".eml" and dry_run.exists():  # a RESULT after --dry-run is taken for its file
-            raise click.UsageError(f"--dry-run {dry_run}: is there already, and no .eml file; put --dry-run last")
+        if dry_run.suffix == ".json" and dry_run.exists():
+            raise click.UsageError(f"--dry-run {dry_run}: is a RESULT, and would be overwritten; put --dry-run last")
     messages = [collected.results] if digest else [(result,) for result in collected.results]
     channel = MailChannel(settings.email, dry_run=dry_run, **options)
     for line in deliver(messages, channel, when=when or settings.email.when, folder=settings.delivery):

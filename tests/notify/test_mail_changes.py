@@ -424,7 +424,7 @@ def test_the_command_writes_a_trial(rng, tmp_path):
     result = folder / "result.json"
     code, _, err = invoke("email", folder, "--dry-run", result)
     assert (code, json.loads(result.read_text())["scenario"]) == (2, "nightly"), "no result is overwritten"
-    assert "is there already, and no .eml file" in err
+    assert "would be overwritten; put --dry-run last" in err
     assert invoke("email", folder, folder, "--to", ANN, "--dry-run", file)[0] == 2
     assert invoke("email", tmp_path / "none", "--to", ANN, "--dry-run", file)[0] == 2
     assert invoke("email", folder, "--to", f"{ANN}\r\nBcc: {BOB}", "--dry-run", file)[0] == 2
