@@ -25,6 +25,7 @@ from perfkit.stats.shared_noise import BLOCK, LEAST_SERIES
 if TYPE_CHECKING:
     from perfkit.stats.summary import Floats
 
+LEAST_RUNS = 40  # of fewer a stretch on one machine looks like a share of the runs
 LEAST_SLOW = 3  # runs, and stretches of runs
 MISSING = 0.25  # of the runs: a series that lacks more takes no part
 AGREE = 0.95  # of the runs are in the same group by either half of the series
@@ -70,6 +71,8 @@ def slow_runs(logs: Floats, end: int) -> list[SlowRuns]:
 
     ``logs`` has shape ``(n_series, n_runs)``, ``NaN`` where a run has none.
     """
+    if end < LEAST_RUNS:
+        return []
     logs = logs[np.isnan(logs[:, :end]).mean(1) < MISSING]
     middles = np.nanmedian(logs[:, :end], axis=1, keepdims=True)
     rest, is_missing = np.nan_to_num(logs - middles), np.isnan(logs)
