@@ -118,8 +118,8 @@ def judge(
 
 def _weekdays_text(findings: Sequence[Finding], profile: NoiseProfile) -> str:
     """That weekdays were taken out, and where they matter most; empty where none were."""
-    levels = [(finding, finding.arithmetic.levels) for finding in findings if finding.arithmetic is not None]
-    without = [(finding, of.weekday_factors) for finding, of in levels if of is not None and of.weekday_error > 0.0]
+    arithmetic = [(finding, finding.arithmetic.levels) for finding in findings if finding.arithmetic is not None]
+    without = [(finding, of.weekday_factors) for finding, of in arithmetic if of is not None and of.weekday_error > 0.0]
     shown = [(max(factors) / min(factors), finding, factors) for finding, factors in without if factors]
     if not shown:
         return ""

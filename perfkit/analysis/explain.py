@@ -5,6 +5,7 @@ Every number is read from the finding and its `Arithmetic`; nothing is judged or
 
 from __future__ import annotations
 
+from calendar import day_abbr
 from collections.abc import Iterator
 
 from perfkit.model.errors import SettingsError, did_you_mean
@@ -18,8 +19,6 @@ from perfkit.model.records import (
     RateArithmetic,
     Verdict,
 )
-
-WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 def explain(comparison: Comparison, service: str, metric: str) -> str:
@@ -93,7 +92,7 @@ def _levels(finding: Finding, of: LevelArithmetic, paired: bool, confidence: flo
     first = "limit and mean" if finding.objective else "means"
     yield _step(first, f"{of.means[0]:.6f} and {of.means[1]:.6f}, difference d = {of.shift:+.6f}")
     if of.weekday_error:
-        sizes = (f"{day} {100 * (f - 1):+.1f}" for day, f in zip(WEEKDAYS, of.weekday_factors, strict=False) if f != 1)
+        sizes = (f"{day} {100 * (f - 1):+.1f}" for day, f in zip(day_abbr, of.weekday_factors, strict=False) if f != 1)
         what = f"{', '.join(sizes)} %" if of.weekday_factors else "of each service"
         yield _step("weekdays taken out", f"{what}; all values are as on the candidate's weekdays")
     if paired:

@@ -96,10 +96,10 @@ class NoiseProfile:
     weekdays: dict[str, dict[str, WeekdayPattern]] | None = None
     tails: tuple[TailVariation, ...] = ()
 
-    def pattern(self, service: str, metric: Metric, *sides: Sequence[Run]) -> WeekdayPattern | None:
-        """The weekday pattern of a metric, where it has one and knows the weekday of all runs of the sides."""
+    def pattern(self, service: str, metric: Metric, *days: Floats) -> WeekdayPattern | None:
+        """The weekday pattern of a metric, where it has one and knows the weekday of all runs that started then."""
         pattern = (self.weekdays or {}).get(service, {}).get(metric)
-        return pattern if pattern is not None and all(pattern.is_known(days_of(side)) for side in sides) else None
+        return pattern if pattern is not None and all(map(pattern.is_known, days)) else None
 
     def weekdays_taken_out(
         self, service: str, metric: Metric, baseline: Sequence[Run], candidate: Sequence[Run]
@@ -107,27 +107,30 @@ class NoiseProfile:
         """What `on_weekdays_of` took out of a metric; of all services together what it took out of any of them."""
         if not self.weekdays or not baseline or not candidate:
             return None
-        names = self.weekdays if service == ALL_SERVICES else (service,)
-        own = sum(run.id in self.run_ids for run in baseline) / len(baseline)
-        found = [
+        services = self.weekdays if service == ALL_SERVICES else (service,)
+        names = [name for name in services if metric in self.weekdays.get(name, {})]
+        days = (days_of(baseline), days_of(candidate)) if names else ()
+        learned_from = sum(run.id in self.run_ids for run in baseline) / len(baseline)
+        taken_out = [
             Weekdays(
                 pattern.factors if service != ALL_SERVICES else (),
-                pattern.error(days_of(baseline), days_of(candidate)),
-                own * (np.count_nonzero(pattern.runs) - 1) * (len(baseline) - 1) / (sum(pattern.runs) - 1),
+                pattern.error(*days),
+                learned_from * (np.count_nonzero(pattern.runs) - 1) * (len(baseline) - 1) / (sum(pattern.runs) - 1),
             )
             for name in names
-            if (pattern := self.pattern(name, metric, baseline, candidate)) is not None
+            if (pattern := self.pattern(name, metric, *days)) is not None
         ]
-        return max(found, key=lambda weekdays: weekdays.error, default=None)
+        return max(taken_out, key=lambda weekdays: weekdays.error, default=None)
 
     def on_weekdays_of(self, candidate: Sequence[Run], baseline: Sequence[Run]) -> tuple[list[Run], list[Run]]:
         """Baseline and candidate as if all had been made on the candidate's weekdays, as far as patterns are known."""
+        days = days_of(baseline), days_of(candidate)
         of_baseline: dict[str, dict[str, Floats]] = {}
         of_candidate: dict[str, dict[str, Floats]] = {}
         for service, metrics in (self.weekdays or {}).items():
             for metric in map(Metric, metrics):
-                if (pattern := self.pattern(service, metric, baseline, candidate)) is not None:
-                    before, after = pattern.at(days_of(baseline)), pattern.at(days_of(candidate))
+                if (pattern := self.pattern(service, metric, *days)) is not None:
+                    before, after = map(pattern.at, days)
                     usual = float(np.exp(np.log(after).mean()))
                     of_baseline.setdefault(service, {})[metric.value] = usual / before
                     of_candidate.setdefault(service, {})[metric.value] = usual / after
@@ -165,22 +168,20 @@ def profile_of(scenario: str, runs: Sequence[Run]) -> NoiseProfile:
     learns from the counts.
     """
     histories: dict[tuple[str, Metric], tuple[Metric, Values]] = {}
-    runs_of_tail, weekdays = {}, weekday_patterns_of(runs)
+    runs_of_tail, days, weekdays = {}, days_of(runs), weekday_patterns_of(runs)
     for service in dict.fromkeys(name for run in runs for name in run.services):
         of_service = [run.services[service] for run in runs if service in run.services]
         if (least := runs_for_tail(of_service)) is not None:
             runs_of_tail[service] = least
         for metric in Metric:
-            stats = [item for item in of_service if item.value(metric)]
-            if metric is Metric.ERROR_RATE or len(stats) < 2:
+            measured = [i for i, run in enumerate(runs) if (of := run.services.get(service)) and of.value(metric)]
+            if metric is Metric.ERROR_RATE or len(measured) < 2:
                 continue
+            stats = [runs[i].services[service] for i in measured]
             logs = np.log([item.value(metric) or np.nan for item in stats])
             pattern, spent = weekdays.get(service, {}).get(metric.value), 0.0
             if pattern is not None:
-                at = [
-                    n for n, run in enumerate(runs) if service in run.services and run.services[service].value(metric)
-                ]
-                logs -= np.log(pattern.at(days_of([runs[n] for n in at])))
+                logs -= np.log(pattern.at(days[measured]))
                 spent = WEEK / sum(pattern.runs)
             steps = steps_of_history(logs) / np.sqrt(1.0 - spent)
             prior = noise_prior(metric, (stats,), scatter_of_steps(steps))
@@ -232,14 +233,14 @@ def weekday_patterns_of(runs: Sequence[Run]) -> dict[str, dict[str, WeekdayPatte
     days = days_of(runs)
     if why_no_pattern(days):
         return {}
-    found: dict[str, dict[str, WeekdayPattern]] = {}
+    patterns: dict[str, dict[str, WeekdayPattern]] = {}
     for service in dict.fromkeys(name for run in runs for name in run.services):
         for metric in Metric:
-            known = [run.services[service].value(metric) if service in run.services else None for run in runs]
-            pattern = weekday_pattern(np.array(known, float), days)
+            values = [run.services[service].value(metric) if service in run.services else None for run in runs]
+            pattern = weekday_pattern(np.array(values, float), days)
             if pattern is not None and metric is not Metric.ERROR_RATE:
-                found.setdefault(service, {})[metric.value] = pattern
-    return found
+                patterns.setdefault(service, {})[metric.value] = pattern
+    return patterns
 
 
 def noise_prior(

@@ -256,7 +256,7 @@ def runs_needed(
                 needed = n
                 break
         rows.append((service, metric.value, variation.variation_pct, variation.runs, needed, tolerance))
-    place = {name: number for number, name in enumerate(services)}
+    order = {name: number for number, name in enumerate(services)}
     for tail in profile.tails:
         service, metric = tail.service, Metric(tail.metric)
         if (limit := policy.limit(service, metric)) is None:
@@ -272,7 +272,7 @@ def runs_needed(
             return design.min_detectable(tail.tail, (requests, requests), power) <= percent
 
         needed = None
-        if service in place and bound < log_worsening(metric, percent) and calls(MOST_RUNS):
+        if service in order and bound < log_worsening(metric, percent) and calls(MOST_RUNS):
             needed = bisect_left(range(tail.least_runs, MOST_RUNS), True, key=calls) + tail.least_runs
         rows.append((service, metric.value, None, tail.runs, needed, tolerance))
-    return sorted(rows, key=lambda row: place.get(row[0], len(place)))
+    return sorted(rows, key=lambda row: order.get(row[0], len(order)))

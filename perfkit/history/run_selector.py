@@ -129,11 +129,11 @@ class HistoryContext:
         ids = tuple(run.id for run in runs)
         if ids not in self._analyses:
             known = self.analysed
-            asked = {(run.id, run.validity.ok) for run in runs}
-            if known is None or known.alpha != self.alpha or not known.validity >= asked:
+            validity = {(run.id, run.validity.ok) for run in runs}
+            if known is None or known.alpha != self.alpha or not known.validity >= validity:
                 known = HistoryAnalysis(timeline_of(runs[0].scenario, runs), self.alpha)
-            elif known.validity != asked:
-                kept = [i for i, moment in enumerate(known.timeline.runs) if (moment.run_id, moment.valid) in asked]
+            elif known.validity != validity:
+                kept = [i for i, moment in enumerate(known.timeline.runs) if (moment.run_id, moment.valid) in validity]
                 known = HistoryAnalysis(known.timeline.part(kept), self.alpha)
             self._analyses[ids] = known
         return self._analyses[ids]

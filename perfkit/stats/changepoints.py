@@ -156,11 +156,11 @@ def segment(values: ArrayLike, *, alpha: float = 0.01) -> Segmentation:
 def segment_many(tasks: Sequence[tuple[ArrayLike, float]]) -> list[Segmentation]:
     """`segment` of many histories, each with its alpha: their candidates are found together, in less time."""
     checked = [checked_history(values, alpha) for values, alpha in tasks]
-    every = [_Series.of(history[places]) for history, places in checked if places.size]
-    found = zip(every, _candidates(every), strict=True)
+    histories = [_Series.of(history[indices]) for history, indices in checked if indices.size]
+    searched = zip(histories, _candidates(histories), strict=True)
     return [
-        _segmented(*next(found), history, places, alpha) if places.size else Segmentation()
-        for (history, places), (_, alpha) in zip(checked, tasks, strict=True)
+        _segmented(*next(searched), history, indices, alpha) if indices.size else Segmentation()
+        for (history, indices), (_, alpha) in zip(checked, tasks, strict=True)
     ]
 
 
@@ -386,17 +386,17 @@ class _Series:
         return [int(i) for i in np.nonzero(rest > OUTLIER * scale)[0]]
 
 
-def _candidates(every: Sequence[_Series]) -> list[list[int]]:
+def _candidates(histories: Sequence[_Series]) -> list[list[int]]:
     """Of each history the places of the changes that cost less than they explain; none where it is too short."""
-    places: list[list[int]] = [[] for _ in every]
+    candidates: list[list[int]] = [[] for _ in histories]
     alike: dict[int, list[int]] = {}
-    for number, series in enumerate(every):
+    for number, series in enumerate(histories):
         if len(series.values) >= 4 and series.sd > 0.0:
             alike.setdefault(len(series.values), []).append(number)
     for count, numbers in alike.items():
         size = 1 if count <= LONGEST else math.ceil(count / _BLOCKS)
         for begin in range(0, len(numbers), rows := max(_CELLS // count, 1)):
-            part = [every[number] for number in numbers[begin : begin + rows]]
+            part = [histories[number] for number in numbers[begin : begin + rows]]
             sums = np.array([series.sums for series in part])
             scale = np.array([[series.sd * math.sqrt(size)] for series in part])
             # The differences from which sd comes are smaller than the noise by the correlation
@@ -404,8 +404,8 @@ def _candidates(every: Sequence[_Series]) -> list[list[int]]:
             scale = np.maximum(scale, 1e-100 * np.abs(sums).max(1, keepdims=True))  # squares are finite
             found = _optimal(sums[:, : count // size * size + 1 : size] / scale, penalties)
             for number, of_series, changes in zip(numbers[begin : begin + rows], sums, found, strict=True):
-                places[number] = _refined(of_series, changes, size)
-    return places
+                candidates[number] = _refined(of_series, changes, size)
+    return candidates
 
 
 def _optimal(sums: Floats, penalties: Floats) -> list[list[int]]:

@@ -82,8 +82,7 @@ def slow_runs(logs: Floats, end: int) -> list[SlowRuns]:
         return []
     halves = [_groups(part[:, :end]) for part in (rest[::2], rest[1::2])]
     are_same = float(np.mean(halves[0] == halves[1]))
-    first = np.linalg.svd(rest[:, :end], full_matrices=False)[2][0]
-    slow = in_two_groups(first)
+    slow = _groups(rest[:, :end])
     slow = slow if 2 * slow.sum() <= end else ~slow
     if max(are_same, 1.0 - are_same) < AGREE or np.diff(slow, prepend=False, append=False).sum() < 2 * LEAST_SLOW:
         return []
